@@ -1,0 +1,27 @@
+# The few verbs of this repository. `sudo make demo` is all a newcomer needs.
+PYTHON := .venv/bin/python
+.PHONY: setup demo test check lab bench lock
+
+setup: ## system packages (as root), virtual environment, llama.cpp built for this machine
+	@provisioning/setup.sh
+
+demo: setup ## the whole product, for real, on this machine
+	@$(PYTHON) -m appliance demo
+
+test: setup check ## everything; as root the lab tests run for real, without root they are skipped and named
+	@$(PYTHON) -m pytest
+
+check: setup ## formatting, lint, types, import direction
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+
+lab: setup ## bring the lab up and leave it up (end it with: appliance lab down)
+	@$(PYTHON) -m appliance lab up
+
+bench: setup ## what the product's parts cost
+	@$(PYTHON) -m appliance bench
+
+lock: ## pin every dependency anew, with hashes
+	@provisioning/lock.sh
