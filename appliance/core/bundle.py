@@ -1,0 +1,301 @@
+"""The bundle: everything that one node should be, in one signed text; and the revocation, its fast companion.
+
+Normative text: docs/spec/bundle-v1.md. Control renders and signs it (`control.reconciler`), the node's agent verifies
+and applies it (`netops.agent`). This module is the contract: schema, signature, and the rules that refuse a bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field, StringConstraints
+
+from appliance.core import signing
+from appliance.core.errors import BundleError, RefusedError
+from appliance.core.names import (
+    Address4,
+    Address6,
+    Digest,
+    Key32,
+    Name,
+    Network4,
+    Network6,
+)
+from appliance.core.pin import Manifest
+from appliance.core.schema import Closed
+
+MAX_BUNDLE_BYTES = 64 * 2**20  # 10,000 devices need about 4 MB; more than this is refused before it is parsed
+Generation = Annotated[int, Field(ge=1, le=2**53 - 1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Pem = Annotated[
+    str, StringConstraints(max_length=16384, pattern=r"^-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n-]*")
+]
+
+
+class Device(Closed):
+    """One WireGuard peer of a client.
+
+    Attributes:
+        name: Unique within its client.
+        public_key: WireGuard public key, unique in the bundle.
+        preshared_key: WireGuard pre-shared key.
+        address4, address6: The device's tunnel addresses, unique in the bundle, inside the tunnel networks.
+        token_sha256: Digest of the device's bearer token; the token itself never reaches a node.
+    """
+
+    name: Name
+    public_key: Key32
+    preshared_key: Key32
+    address4: Address4
+    address6: Address6
+    token_sha256: Digest
+
+
+class Limits(Closed):
+    """What one client may use.
+
+    Attributes:
+        sessions: Open sessions at once.
+        session_idle_s: A kept session ends this long after its last request.
+        session_max_s: A session ends at the latest this long after it was opened.
+        cell_idle_s: The client's cell exits this long after its last session (0: at once).
+        body_bytes: Largest request body.
+        answer_tokens: Largest `max_tokens`.
+    """
+
+    sessions: Annotated[int, Field(ge=1, le=255)] = 8
+    session_idle_s: Annotated[int, Field(ge=1, le=86_400)] = 900
+    session_max_s: Annotated[int, Field(ge=1, le=604_800)] = 14_400
+    cell_idle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
+    body_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 1_048_576
+    answer_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = 1024
+
+
+class Client(Closed):
+    """One client: the unit of isolation. It gets a cell of its own.
+
+    Attributes:
+        name: Also the name of its folder and unit instance on the node.
+        pseudonym: What receipts call it (docs/spec/receipt-v1.md).
+        models: Names of the pins it may use.
+        limits: What it may use.
+        devices: Its peers.
+    """
+
+    name: Name
+    pseudonym: Digest
+    models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+    limits: Limits
+    devices: Annotated[tuple[Device, ...], Field(max_length=10_000)]
+
+
+class Tunnel(Closed):
+    """The node's end of the tunnel.
+
+    Attributes:
+        listen_port: UDP port of WireGuard on the outer interface.
+        address4, address6: The node's tunnel addresses; NGINX listens there and nowhere else.
+        network4, network6: Where device addresses come from.
+        mtu: MTU of the tunnel interface, in bytes.
+    """
+
+    listen_port: Port
+    address4: Address4
+    address6: Address6
+    network4: Network4
+    network6: Network6
+    mtu: Annotated[int, Field(ge=1280, le=9000)] = 1420
+
+
+class Tls(Closed):
+    """The certificate that control issued for the node's own TLS key (RFC 5280, PEM, leaf first)."""
+
+    certificate: Pem
+
+
+class Bundle(Closed):
+    """Everything that one node should be.
+
+    Attributes:
+        v: Schema version.
+        node: The node it is for.
+        epoch: Raised only after control was restored from a backup.
+        generation: Grows by at least one with each bundle of an epoch.
+        previous: SHA-256 of the canonical bytes of the bundle before it, null for the first.
+        seats: How many cells may run at once.
+        tunnel: WireGuard and tunnel addresses.
+        tls: Certificate, null until the node's request was answered.
+        pins: Model manifests, names unique.
+        clients: Sorted by name, names unique.
+    """
+
+    v: Literal[1] = 1
+    node: Name
+    epoch: Generation
+    generation: Generation
+    previous: Digest | None
+    seats: Annotated[int, Field(ge=1, le=1024)]
+    tunnel: Tunnel
+    tls: Tls | None
+    pins: Annotated[tuple[Manifest, ...], Field(max_length=64)]
+    clients: Annotated[tuple[Client, ...], Field(max_length=10_000)]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes."""
+        return hashlib.sha256(self.canonical_bytes()).hexdigest()
+
+
+class Revocation(Closed):
+    """Devices and clients that must be cut off now; the next bundle follows without them.
+
+    It can only remove, so applying it twice does no harm. It is bound to the generation it was made against, so an
+    old one cannot cut off a device that was provisioned anew later.
+
+    Attributes:
+        node, epoch: As in the bundle.
+        generation: The newest generation that control had sent when it made this.
+        public_keys: WireGuard keys of devices to cut off.
+        clients: Names of clients whose cell ends as well.
+    """
+
+    v: Literal[1] = 1
+    node: Name
+    epoch: Generation
+    generation: Generation
+    public_keys: Annotated[tuple[Key32, ...], Field(max_length=10_000)]
+    clients: Annotated[tuple[Name, ...], Field(max_length=10_000)]
+
+
+class Accepted(Closed):
+    """What a node remembers of the last bundle it accepted; it survives a reboot."""
+
+    epoch: Generation
+    generation: Generation
+    digest: Digest
+
+
+def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> str:
+    """Return control's signature over the bundle's canonical bytes."""
+    return signing.sign(key, signing.Purpose.BUNDLE, bundle.canonical_bytes())
+
+
+def sign_revocation(revocation: Revocation, key: Ed25519PrivateKey) -> str:
+    """Return control's signature over the revocation's canonical bytes."""
+    return signing.sign(key, signing.Purpose.REVOCATION, revocation.canonical_bytes())
+
+
+def verify_bundle(
+    data: bytes, signature: str, *, public_key: str, node: str, accepted: Accepted | None
+) -> Bundle:
+    """Return the bundle if this node may apply it.
+
+    1. size, 2. signature over the bytes as they came, 3. schema, 4. this node, 5. consistency within the bundle,
+    6. epoch and generation against what was accepted before.
+
+    Args:
+        data: Canonical bytes of the bundle.
+        signature: Canonical base64.
+        public_key: Control's bundle key, canonical base64.
+        node: This node's name.
+        accepted: What this node accepted last, None on a fresh node.
+
+    Raises:
+        BundleError: Naming the field; nothing may be changed on the node then.
+    """
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise BundleError("larger than a bundle may be")
+    _verify_signature(public_key, signing.Purpose.BUNDLE, data, signature)
+    bundle = Bundle.parse_canonical(data, BundleError)
+    if bundle.node != node:
+        raise BundleError("the bundle is for another node", field="node")
+    _verify_consistency(bundle)
+    _verify_order(bundle, accepted)
+    return bundle
+
+
+def verify_revocation(
+    data: bytes, signature: str, *, public_key: str, node: str, accepted: Accepted | None
+) -> Revocation:
+    """Return the revocation if this node must apply it.
+
+    Raises:
+        BundleError: Naming the field.
+    """
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise BundleError("larger than a revocation may be")
+    _verify_signature(public_key, signing.Purpose.REVOCATION, data, signature)
+    revocation = Revocation.parse_canonical(data, BundleError)
+    if revocation.node != node:
+        raise BundleError("the revocation is for another node", field="node")
+    if accepted is None or revocation.epoch != accepted.epoch:
+        raise BundleError("the revocation is of another epoch", field="epoch")
+    # Against replay: a device revoked in generation 5 and provisioned anew in 9 must not be cut off by 5's text.
+    if revocation.generation < accepted.generation:
+        raise BundleError("the revocation is older than the accepted generation", field="generation")
+    return revocation
+
+
+def _verify_signature(public_key: str, purpose: signing.Purpose, data: bytes, signature: str) -> None:
+    try:
+        signing.verify(public_key, purpose, data, signature)
+    except RefusedError as refused:
+        raise BundleError("not signed by this node's control", field="signature") from refused
+
+
+def _verify_order(bundle: Bundle, accepted: Accepted | None) -> None:
+    if accepted is None:
+        return
+    if bundle.epoch < accepted.epoch:
+        raise BundleError("older than the accepted epoch", field="epoch")
+    if bundle.epoch > accepted.epoch:
+        return
+    if bundle.generation < accepted.generation:
+        raise BundleError("older than the accepted generation", field="generation")
+    if bundle.generation == accepted.generation:
+        # The same bytes again are how a reconciler repeats itself; other bytes are an alarm.
+        if bundle.digest != accepted.digest:
+            raise BundleError("the accepted generation came with other bytes before", field="generation")
+    elif bundle.previous is None:
+        raise BundleError("a later bundle must name the one before it", field="previous")
+
+
+def _verify_consistency(bundle: Bundle) -> None:
+    tunnel = bundle.tunnel
+    network4, network6 = ipaddress.IPv4Network(tunnel.network4), ipaddress.IPv6Network(tunnel.network6)
+    seen: dict[str, str] = {tunnel.address4: "tunnel.address4", tunnel.address6: "tunnel.address6"}
+    pins = _unique((pin.name for pin in bundle.pins), "pins")
+    _unique((client.name for client in bundle.clients), "clients")
+    for i, client in enumerate(bundle.clients):
+        for j, model in enumerate(client.models):
+            if model not in pins:
+                raise BundleError("no pin of this name in the bundle", field=f"clients.{i}.models.{j}")
+        _unique((device.name for device in client.devices), f"clients.{i}.devices")
+        for j, device in enumerate(client.devices):
+            path = f"clients.{i}.devices.{j}"
+            _claim(seen, device.public_key, f"{path}.public_key")
+            _claim(seen, device.address4, f"{path}.address4")
+            _claim(seen, device.address6, f"{path}.address6")
+            if ipaddress.IPv4Address(device.address4) not in network4:
+                raise BundleError("outside the tunnel network", field=f"{path}.address4")
+            if ipaddress.IPv6Address(device.address6) not in network6:
+                raise BundleError("outside the tunnel network", field=f"{path}.address6")
+
+
+def _claim(seen: dict[str, str], value: str, field: str) -> None:
+    if value in seen:
+        raise BundleError(f"the same as {seen[value]}", field=field)
+    seen[value] = field
+
+
+def _unique(names: Iterable[str], field: str) -> set[str]:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            raise BundleError("named twice", field=f"{field}.{index}.name")
+        seen.add(name)
+    return seen

@@ -1,0 +1,100 @@
+"""The types of names, keys and addresses that appear in more than one contract.
+
+They are pydantic-annotated types so that a closed schema states them once and every refusal names its field.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import secrets
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+# A client, device, node or model name becomes a file name, a unit instance and a namespace name: so nothing that a
+# shell, a path or a unit file could read as syntax, and short enough for a socket path (108 bytes, unix(7)).
+_NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=_NAME)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}$")]
+InterfaceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]  # IFNAMSIZ, netdevice(7)
+
+Hex128 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+"""128 random bits as 32 lower-case hexadecimal digits: session, receipt and boot ids."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 digest as 64 lower-case hexadecimal digits."""
+
+Timestamp = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+"""RFC 3339 in UTC with milliseconds, always `Z`."""
+
+ZERO_DIGEST = "0" * 64
+
+
+def _key32(value: str) -> str:
+    raw = decode_base64(value)
+    if len(raw) != 32:
+        raise ValueError("not 32 bytes of base64")
+    if not any(raw):
+        raise ValueError("the all-zero key")
+    return value
+
+
+def decode_base64(value: str) -> bytes:
+    """Decode standard base64 in its one canonical spelling (RFC 4648 section 4, padding bits zero).
+
+    Raises:
+        ValueError: If the text is not base64 or is a second spelling of the same bytes.
+    """
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("not base64") from error
+    if base64.b64encode(raw).decode("ascii") != value:
+        raise ValueError("not canonical base64")
+    return raw
+
+
+def encode_base64(raw: bytes) -> str:
+    """Return canonical standard base64 text of `raw`."""
+    return base64.b64encode(raw).decode("ascii")
+
+
+Key32 = Annotated[str, AfterValidator(_key32)]
+"""A WireGuard or Ed25519 public key, or a pre-shared key: 32 bytes as canonical base64 (44 characters), not zero."""
+
+
+def _host4(value: str) -> str:
+    if str(ipaddress.IPv4Address(value)) != value:
+        raise ValueError("not the canonical text of an IPv4 address")
+    return value
+
+
+def _host6(value: str) -> str:
+    if str(ipaddress.IPv6Address(value)) != value:
+        raise ValueError("not the canonical text of an IPv6 address (RFC 5952)")
+    return value
+
+
+def _network4(value: str) -> str:
+    if str(ipaddress.IPv4Network(value)) != value:
+        raise ValueError("not the canonical text of an IPv4 network")
+    return value
+
+
+def _network6(value: str) -> str:
+    if str(ipaddress.IPv6Network(value)) != value:
+        raise ValueError("not the canonical text of an IPv6 network")
+    return value
+
+
+Address4 = Annotated[str, AfterValidator(_host4)]
+Address6 = Annotated[str, AfterValidator(_host6)]
+Network4 = Annotated[str, AfterValidator(_network4)]
+Network6 = Annotated[str, AfterValidator(_network6)]
+
+
+def random_id() -> str:
+    """Return 128 random bits as 32 lower-case hexadecimal digits."""
+    return secrets.token_hex(16)
