@@ -1,0 +1,295 @@
+"""`appliance demo` in the lab: one run in which each promise is tried from outside.
+
+The steps follow the table in README.md. A step returns figures of this run and nothing else; `checks` says which of
+them hold.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from appliance.core.errors import HostError
+from appliance.demo import scan
+from appliance.lab import lab as labs
+from appliance.lab import provision
+from appliance.lab.lab import CLIENT_FOLDER, Lab
+from appliance.lab.machine import Machine
+from appliance.lab.provision import appliance, control
+from appliance.lab.topology import (
+    ACME,
+    BOLT,
+    CONSOLE_PORT,
+    MGMT,
+    MGMT_ADDRESS,
+    NODE,
+    OUTER,
+    STRANGER,
+    TUNNEL_ADDRESS4,
+    TUNNEL_ADDRESS6,
+    MachineSpec,
+    mac,
+)
+
+LAPTOP = f"{CLIENT_FOLDER}/laptop"
+QUESTION = "Hello! What are you?"
+LONG_ANSWER_TOKENS = 1024
+CELL_EXIT_TIMEOUT_S = 60.0
+REFRESH_TIMEOUT_S = 30.0
+Report = Callable[[str], None]
+
+
+def run_demo(name: str, report: Report, *, keep: bool) -> dict[str, Any]:
+    """Bring a lab up, try every promise, tear the lab down.
+
+    Args:
+        name: Of the lab.
+        report: Told what is being done.
+        keep: Leave the lab up.
+
+    Returns:
+        The figures of the run (see `appliance demo --json` in README.md).
+    """
+    started = time.monotonic()
+    lab = labs.up(name, report)
+    try:
+        figures = {"setup_s": round(time.monotonic() - started, 1), "handshake_ms": lab.handshake_ms}
+        for what, step in STEPS:
+            report(what)
+            figures.update(step(lab))
+    finally:
+        if not keep:
+            report("taking everything down")
+            labs.down(name)
+    figures["seconds"] = round(time.monotonic() - started, 1)
+    return figures
+
+
+def ask(lab: Lab) -> dict[str, Any]:
+    """A client behind its tunnel gets an answer; its receipt verifies by the shipped command, offline."""
+    answers = {}
+    for client in (ACME, BOLT):
+        chat = appliance("client", "chat", "--json", "--dir", LAPTOP, "--max-tokens", "48", QUESTION)
+        answers[client.name] = last_json(lab[client].run(*chat).stdout)
+    answer = answers[ACME.name]
+    file = str(answer["receipt"]["file"])
+    verified = last_json(lab[ACME].run(*appliance("receipt", "verify", "--json", file)).stdout)
+    cells = {cell["client"]: {"pid": cell["pid"]} for cell in node_health(lab)["cells"]}
+    return {
+        "answer": answer["answer"],
+        "model": answer["pin"],
+        "model_note": "random weights: the words mean nothing; the way they took is the real one",
+        "ttft_ms": answer["ttft_ms"],
+        "receipt": {
+            "id": answer["receipt"]["id"],
+            "verified": verified["ok"] and verified["id"] == answer["receipt"]["id"],
+        },
+        "cells": cells,
+    }
+
+
+def knock(lab: Lab) -> dict[str, Any]:
+    """A stranger knocks on everything and gets nothing; the node's kernel counts what arrived."""
+    node = lab[NODE]
+    node.run("nft", "-f", "-", stdin=_arrivals_table())
+    targets = (str(NODE.outer4), str(NODE.outer6), TUNNEL_ADDRESS4, TUNNEL_ADDRESS6)
+    probe = module("stranger", OUTER, mac(NODE), *targets)
+    knocked = last_json(lab[STRANGER].run(*probe, timeout_s=120).stdout)
+    arrived = _arrived(node)
+    node.run("nft", "delete", "table", "inet", "arrivals")
+    return {
+        "stranger": {
+            "probes": knocked["sent"],
+            "probes_arrived": arrived,
+            "packets_received": knocked["received"],
+        }
+    }
+
+
+def _arrivals_table() -> str:
+    # Before every other hook, so that what the firewall drops has been counted.
+    rules = f"iifname {OUTER} ip saddr {STRANGER.outer4} counter; iifname {OUTER} ip6 saddr {STRANGER.outer6} counter;"
+    return f"table inet arrivals {{ chain all {{ type filter hook prerouting priority -500; {rules} }} }}\n"
+
+
+def _arrived(node: Machine) -> int:
+    listing = json.loads(node.run("nft", "-j", "list", "table", "inet", "arrivals").stdout)
+    rules = [item["rule"]["expr"] for item in listing["nftables"] if "rule" in item]
+    return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
+
+
+def misbehave(lab: Lab) -> dict[str, Any]:
+    """A client inside the tunnel sends nonsense and gets zero bytes; a proper request in the same run gets 200."""
+    result = last_json(lab[ACME].run(*module("insider", TUNNEL_ADDRESS4, LAPTOP), timeout_s=300).stdout)
+    return {
+        "malformed": {
+            "requests": result["requests"],
+            "bytes_received": result["bytes_received"],
+            "loud": result["loud"],
+        },
+        "peer": {"status": result["status"]},
+    }
+
+
+def reach_management(lab: Lab) -> dict[str, Any]:
+    """The node cannot reach control, although something listens there and control reaches the node by the same link."""
+    probe = f"exec 3<>/dev/tcp/{MGMT_ADDRESS}/{CONSOLE_PORT}"
+    listening = lab[MGMT].run("timeout", "3", "bash", "-c", probe, check=False).returncode == 0
+    reached = lab[NODE].run("timeout", "3", "bash", "-c", probe, check=False).returncode == 0
+    if not listening:
+        raise HostError("nothing listens on the management network; the check would prove nothing")
+    return {
+        "management_reachable_from_node": reached,
+        "management_listener": listening,
+        "control_reaches_node": bool(control(lab[MGMT], "node", "show", NODE.name, "--probe")["reachable"]),
+    }
+
+
+def leave_nothing(lab: Lab) -> dict[str, Any]:
+    """A canary is found while a session runs and nowhere once the cell has exited."""
+    canary = scan.make_canary()
+    patterns = scan.forms(canary)
+    syncing = scan.keep_syncing()
+    stream = start_stream(lab[ACME], f"Repeat after me: {canary}. " * 20)
+    try:
+        during = scan.scan(lab[NODE], patterns)
+        end_stream(stream)
+        wait_for_exit(lab, ACME)
+        after = scan.scan(lab[NODE], patterns)
+    finally:
+        syncing.kill()
+        syncing.wait()
+        stream.kill()
+    return {
+        "canary": {
+            "found_during": during.total,
+            "found_after": after.total,
+            "during": during.places,
+            "after": after.places,
+            "processes": after.processes,
+            "bytes_scanned": after.bytes,
+        }
+    }
+
+
+def revoke(lab: Lab) -> dict[str, Any]:
+    """A device is revoked while it streams; the clock runs from asking control to the last byte the client gets."""
+    stream = start_stream(lab[BOLT], QUESTION)
+    try:
+        asked_at = time.monotonic()
+        control(lab[MGMT], "device", "revoke", BOLT.name, "laptop")
+        ended = end_stream(stream)
+    finally:
+        stream.kill()
+    if ended["finished"]:
+        raise HostError("the stream ended by itself before the revocation; the figure would prove nothing")
+    return {
+        "revocation_ms": round((ended["last_byte_at"] - asked_at) * 1000, 1),
+        "revoked_after_tokens": ended["tokens"],
+    }
+
+
+STEPS: tuple[tuple[str, Callable[[Lab], dict[str, Any]]], ...] = (
+    ("asking the model through the tunnel", ask),
+    ("knocking as a stranger", knock),
+    ("sending nonsense from inside the tunnel", misbehave),
+    ("reaching for management from the node", reach_management),
+    ("looking for what must not be left", leave_nothing),
+    ("revoking a device while it streams", revoke),
+)
+
+
+def module(name: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line of one of the demo's programs that run in a machine."""
+    return (*appliance()[:3], f"appliance.demo.{name}", *arguments)
+
+
+def start_stream(machine: Machine, prompt: str) -> subprocess.Popen[str]:
+    """Start a long answer and return once its first text has come."""
+    command = module("stream", TUNNEL_ADDRESS4, LAPTOP, str(LONG_ANSWER_TOKENS))
+    stream: subprocess.Popen[str] = machine.popen(
+        *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert_pipe(stream.stdin).write(prompt)
+    assert_pipe(stream.stdin).close()
+    if assert_pipe(stream.stdout).readline().strip() != "streaming":
+        raise HostError("no stream came", hint=f"look in {machine.folder.parent}")
+    return stream
+
+
+def end_stream(stream: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a stream's end and return what it says of itself."""
+    return last_json(assert_pipe(stream.stdout).read())
+
+
+def assert_pipe(pipe: Any) -> Any:
+    """Return a pipe that the caller asked for."""
+    if pipe is None:
+        raise HostError("a pipe is missing")
+    return pipe
+
+
+def wait_for_exit(lab: Lab, client: MachineSpec) -> None:
+    """Wait until a client's cell has exited and NGINX's workers were replaced after that."""
+    provision.wait_until(
+        lambda: client.name not in {cell["client"] for cell in node_health(lab)["cells"]},
+        f"the exit of {client.name}'s cell",
+        lab[NODE],
+        CELL_EXIT_TIMEOUT_S,
+    )
+
+
+def node_health(lab: Lab) -> dict[str, Any]:
+    """Return the node's own health report."""
+    health = last_json(lab[NODE].run(*appliance("node", "health", "--json")).stdout)
+    return dict(health.get("result", health))
+
+
+def last_json(printed: str) -> dict[str, Any]:
+    """Return the JSON object on the last line of what a command printed."""
+    return dict(json.loads(printed.strip().splitlines()[-1]))
+
+
+def checks(figures: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """Return (promise, what was seen, whether it holds) for people and for the exit code."""
+    stranger, canary, cells = figures["stranger"], figures["canary"], figures["cells"]
+    return [
+        ("a peer gets an answer", f"status {figures['peer']['status']}", figures["peer"]["status"] == 200),
+        ("the receipt verifies", figures["receipt"]["id"], figures["receipt"]["verified"] is True),
+        (
+            "each client has a cell",
+            " ≠ ".join(f"pid {cell['pid']}" for cell in cells.values()),
+            len({cell["pid"] for cell in cells.values()}) == 2,
+        ),
+        (
+            "a stranger gets nothing",
+            f"{stranger['probes_arrived']} probes arrived, {stranger['packets_received']} packets came back",
+            stranger["probes"] >= 1000
+            and stranger["probes_arrived"] >= stranger["probes"]
+            and stranger["packets_received"] == 0,
+        ),
+        (
+            "nonsense gets nothing",
+            f"{figures['malformed']['requests']} requests, {figures['malformed']['bytes_received']} bytes came back",
+            figures["malformed"]["bytes_received"] == 0,
+        ),
+        (
+            "the node cannot reach management",
+            "but management reaches the node"
+            if figures["control_reaches_node"]
+            else "nor management the node",
+            not figures["management_reachable_from_node"] and figures["control_reaches_node"],
+        ),
+        (
+            "nothing is left",
+            f"{canary['found_during']} copies during, {canary['found_after']} after",
+            canary["found_during"] > 0 and canary["found_after"] == 0,
+        ),
+        ("revocation is fast", f"{figures['revocation_ms']} ms", figures["revocation_ms"] <= 1000),
+    ]
+
+
+__all__ = ["checks", "run_demo"]
