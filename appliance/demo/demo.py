@@ -38,6 +38,7 @@ LAPTOP = f"{CLIENT_FOLDER}/laptop"
 QUESTION = "Hello! What are you?"
 LONG_ANSWER_TOKENS = 1024
 CELL_EXIT_TIMEOUT_S = 60.0
+PULL_TIMEOUT_S = 45.0
 REFRESH_TIMEOUT_S = 30.0
 Report = Callable[[str], None]
 
@@ -109,6 +110,17 @@ def knock(lab: Lab) -> dict[str, Any]:
     }
 
 
+def receipts_arrive(lab: Lab, client: MachineSpec) -> bool:
+    """Return True once control has pulled this client's newest receipt from the node, over the management link."""
+
+    def pulled() -> bool:
+        receipts: Any = control(lab[MGMT], "receipts", "list", "--client", client.name)["receipts"]
+        return any(receipt["verified"] for receipt in receipts)
+
+    provision.wait_until(pulled, "the pull of receipts", lab[MGMT], PULL_TIMEOUT_S)
+    return True
+
+
 def _arrivals_table() -> str:
     # Before every other hook, so that what the firewall drops has been counted.
     rules = f"iifname {OUTER} ip saddr {STRANGER.outer4} counter; iifname {OUTER} ip6 saddr {STRANGER.outer6} counter;"
@@ -144,7 +156,7 @@ def reach_management(lab: Lab) -> dict[str, Any]:
     return {
         "management_reachable_from_node": reached,
         "management_listener": listening,
-        "control_reaches_node": bool(control(lab[MGMT], "node", "show", NODE.name, "--probe")["reachable"]),
+        "control_reaches_node": receipts_arrive(lab, ACME),
     }
 
 

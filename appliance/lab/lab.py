@@ -35,11 +35,13 @@ class Lab:
         name: Its name; several labs can be up at once.
         machines: By host name.
         pin_id: The pinned model.
+        handshake_ms: Time of the first client's first WireGuard handshake, in milliseconds.
     """
 
     name: str
     machines: dict[str, Machine]
     pin_id: str
+    handshake_ms: float = 0.0
 
     def __getitem__(self, spec: MachineSpec) -> Machine:
         return self.machines[spec.name]
@@ -116,7 +118,7 @@ def add_device(lab: Lab, client: MachineSpec, device: str) -> Machine:
         "public_key"
     ]
     configuration = provision.control(mgmt, "device", "add", client.name, device, "--public-key", public)
-    given = json.dumps(configuration.get("configuration", configuration))
+    given = json.dumps(configuration)
     machine.run(*appliance("client", "config", "-", "--key", key, "--out", folder, "--json"), stdin=given)
     return machine
 
@@ -134,18 +136,11 @@ def _provision(lab: Lab, report: Report) -> Lab:
     wait_until(nginx.exists, "the first bundle", lab[NODE])
     report("provisioning clients and tunnels")
     for client in CLIENTS:
-        provision.control(lab[MGMT], "client", "add", client.name)
+        provision.add_client(lab[MGMT], client.name)
         add_device(lab, client, "laptop")
         tunnel.bring_up(lab[client], f"{CLIENT_FOLDER}/laptop/appliance.conf")
-    for client in CLIENTS:
-        wait_until(lambda c=client: _answers(lab[c]), "the tunnel", lab[client])  # type: ignore[misc]
-    return Lab(lab.name, lab.machines, pin_id)
-
-
-def _answers(machine: Machine) -> bool:
-    """Return True once the node accepts TCP connections from this client (nothing is sent)."""
-    probe = f"exec 3<>/dev/tcp/{TUNNEL_ADDRESS4}/443"
-    return machine.run("timeout", "1", "bash", "-c", probe, check=False).returncode == 0
+    handshakes = [tunnel.first_handshake(lab[client], TUNNEL_ADDRESS4) for client in CLIENTS]
+    return Lab(lab.name, lab.machines, pin_id, handshakes[0])
 
 
 def _pin_model(lab: Lab) -> str:
@@ -178,13 +173,15 @@ def _read(name: str) -> Lab | None:
     machines = {
         m["name"]: Machine(m["name"], m["pid"], m["started"], Path(m["folder"])) for m in value["machines"]
     }
-    return Lab(name, machines, value["pin_id"])
+    return Lab(name, machines, value["pin_id"], value["handshake_ms"])
 
 
 def _write(lab: Lab) -> None:
     machines = [{**asdict(machine), "folder": str(machine.folder)} for machine in lab.machines.values()]
     file = lab.folder / "lab.json"
-    file.with_suffix(".new").write_text(json.dumps({"machines": machines, "pin_id": lab.pin_id}), "utf-8")
+    file.with_suffix(".new").write_text(
+        json.dumps({"machines": machines, "pin_id": lab.pin_id, "handshake_ms": lab.handshake_ms}), "utf-8"
+    )
     file.with_suffix(".new").replace(file)
 
 

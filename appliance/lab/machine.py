@@ -20,6 +20,7 @@ from appliance.core.errors import HostError
 from appliance.lab.topology import MachineSpec
 
 BOOT_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 10.0
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -167,13 +168,26 @@ class Machine:
         return [pid for pid in _pids() if _namespace(pid) == inside]
 
     def end(self) -> None:
-        """End the machine: SIGKILL for its PID 1 takes every process in it along (pid_namespaces(7))."""
-        if not self.alive:
-            return
-        os.kill(self.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10.0
-        while self.alive and time.monotonic() < deadline:
+        """End the machine: SIGKILL for its PID 1 takes every process in it along (pid_namespaces(7)).
+
+        Returns once the kernel has let go of its disk, which it does a moment after the last process.
+        """
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while (self.alive or _is_attached(self.folder / "disk.img")) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+def _is_attached(image: Path) -> bool:
+    """Return True while a loop device is backed by this file (sysfs, loop/backing_file)."""
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            if backing.read_text().strip().removesuffix(" (deleted)") == str(image):
+                return True
+        except OSError:  # detached meanwhile
+            continue
+    return False
 
 
 def _make_disk(image: Path, mebibytes: int) -> None:

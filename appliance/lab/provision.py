@@ -30,10 +30,12 @@ from appliance.lab.topology import (
 )
 
 CONTROL_STATE = "/var/lib/appliance-control"
-CONTROL_CONFIG = "/etc/appliance-control/control.json"
+CONTROL_CONFIG = f"{CONTROL_STATE}/control.json"
+LIMITS = "/srv/limits.json"
 RELAY_USER, NOTARY_USER = "appliance-relay", "appliance-notary"
 WEB_USER, RECONCILER_USER = "appliance-web", "appliance-reconcile"
 READY_TIMEOUT_S = 30.0
+CELL_IDLE_S = 5
 CONTROL_ENVIRONMENT = {"APPLIANCE_CONTROL_CONFIG": CONTROL_CONFIG}
 
 
@@ -76,7 +78,7 @@ def start_management(mgmt: Machine) -> dict[str, str]:
     for user in (WEB_USER, RECONCILER_USER):
         add_user(mgmt, user)
     mgmt.run("usermod", "--append", "--groups", WEB_USER, RECONCILER_USER)
-    initialise = ("control", "init", "--state", CONTROL_STATE, "--config", CONTROL_CONFIG)
+    initialise = ("control", "init", "--state", CONTROL_STATE)
     listen = ("--listen", f"{MGMT_ADDRESS}:{CONSOLE_PORT}")
     mgmt.run(*appliance(*initialise, *listen, "--web-user", WEB_USER, "--reconciler-user", RECONCILER_USER))
     mgmt.run(*appliance("control", "migrate"), user=WEB_USER, env=CONTROL_ENVIRONMENT)
@@ -178,6 +180,12 @@ def register_node(mgmt: Machine, host_key: str) -> None:
         *("--address4", TUNNEL_ADDRESS4, "--address6", TUNNEL_ADDRESS6),
         *("--seats", "2"),
     )
+
+
+def add_client(mgmt: Machine, name: str) -> None:
+    """Create a client whose cell exits soon after its last session, so that a demo does not wait a minute for it."""
+    mgmt.write(LIMITS, json.dumps({"cell_idle_s": CELL_IDLE_S}))
+    control(mgmt, "client", "add", name, "--limits", LIMITS)
 
 
 def pin_model(mgmt: Machine, weights: Path, manifest: Path) -> str:

@@ -1,0 +1,300 @@
+"""What a provisioned client can do from its own machine, and what it cannot."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from appliance.lab import lab as labs
+from appliance.lab import provision
+from appliance.lab.lab import CLIENT_FOLDER
+from appliance.lab.provision import appliance, control
+from appliance.lab.topology import ACME, BOLT, MGMT, NODE, TUNNEL_ADDRESS4, TUNNEL_ADDRESS6
+
+pytestmark = pytest.mark.lab
+
+LAPTOP = f"{CLIENT_FOLDER}/laptop"
+
+OPENAI = """
+import json, ssl, sys
+import httpx, openai
+folder, base_url = sys.argv[1:]
+client = openai.OpenAI(
+    base_url=base_url,
+    api_key=open(f"{folder}/token").read().strip(),
+    http_client=httpx.Client(verify=ssl.create_default_context(cafile=f"{folder}/ca.pem")),
+    max_retries=0,
+)
+models = [model.id for model in client.models.list()]
+messages = [{"role": "user", "content": "Hello"}]
+plain = client.chat.completions.create(model=models[0], messages=messages, max_tokens=16)
+stream = client.chat.completions.create(
+    model=models[0], messages=messages, max_tokens=16, stream=True, stream_options={"include_usage": True}
+)
+chunks = list(stream)
+print(json.dumps({
+    "models": models,
+    "plain": plain.choices[0].message.content,
+    "tokens": plain.usage.completion_tokens,
+    "pieces": sum(1 for c in chunks if c.choices and c.choices[0].delta.content),
+    "streamed_tokens": chunks[-1].usage.completion_tokens,
+}))
+"""
+
+
+def in_machine(machine, program, *arguments, stdin=None, timeout_s=90):
+    done = machine.run(sys.executable, "-I", "-c", program, *arguments, stdin=stdin, timeout_s=timeout_s)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def curl(
+    machine, token, *, path="/v1/models", address=TUNNEL_ADDRESS4, folder=LAPTOP, body=None, headers=None
+):
+    """Make one request; return (status, body, headers), status 0 if the connection was closed without an answer."""
+    program = textwrap.dedent(
+        """
+        import http.client, json, ssl, sys
+        address, path, ca = sys.argv[1:]
+        given = json.loads(sys.stdin.read())
+        context = ssl.create_default_context(cafile=ca)
+        connection = http.client.HTTPSConnection(address, 443, context=context, timeout=30)
+        try:
+            body = given["body"].encode() if given["body"] is not None else None
+            connection.request("POST" if body is not None else "GET", path, body, given["headers"])
+            reply = connection.getresponse()
+            print(json.dumps([reply.status, reply.read().decode(), dict(reply.getheaders())]))
+        except (http.client.HTTPException, ConnectionError, ssl.SSLError):
+            print(json.dumps([0, "", {}]))
+        """
+    )
+    given = json.dumps({"body": body, "headers": {"Authorization": f"Bearer {token}", **(headers or {})}})
+    return in_machine(machine, program, address, path, f"{folder}/ca.pem", stdin=given)
+
+
+def token(machine, folder=LAPTOP):
+    return (machine.root / folder.lstrip("/") / "token").read_text().strip()
+
+
+@pytest.mark.parametrize("base_url", [f"https://{TUNNEL_ADDRESS4}/v1", f"https://[{TUNNEL_ADDRESS6}]/v1"])
+def test_the_openai_package_works_unmodified(lab, base_url):
+    result = in_machine(lab[ACME], OPENAI, LAPTOP, base_url)
+    assert result["models"] == ["tiny-random"]
+    assert result["plain"]
+    assert 0 < result["tokens"] <= 16
+    assert result["pieces"] >= 1
+    assert 0 < result["streamed_tokens"] <= 16
+
+
+def test_a_wrong_token_is_refused_although_the_address_is_right(lab):
+    for wrong in ("", "sa_" + "A" * 43, token(lab[ACME])[:-1]):
+        status, body, _ = curl(lab[ACME], wrong)
+        assert status == 401
+        assert json.loads(body)["error"]["code"] == "invalid_api_key"
+    assert curl(lab[ACME], token(lab[ACME]))[0] == 200
+
+
+def test_a_right_token_from_another_devices_address_is_refused(lab):
+    assert curl(lab[BOLT], token(lab[BOLT]))[0] == 200
+    assert curl(lab[BOLT], token(lab[ACME]))[0] == 401
+
+
+BAD_BODIES = {
+    "malformed": ('{"messages": [kanarie', {}, {400}),
+    "second key": ('{"messages": [], "messages": "kanarie"}', {}, {400}),
+    "deep": ("[" * 5000 + "kanarie", {}, {400}),
+    "compressed": ("kanarie", {"Content-Encoding": "gzip"}, {415}),
+    "multipart": ("kanarie", {"Content-Type": "multipart/form-data; boundary=x"}, {415}),
+    "too large": ("kanarie" * 300_000, {}, {0, 413}),
+    "unknown field": ('{"messages": [{"role": "user", "content": "hi"}], "kanarie": 1}', {}, {400}),
+    "image": (
+        '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///kanarie"}}]}]}',
+        {},
+        {400},
+    ),
+    "too many tokens": (
+        '{"messages": [{"role": "user", "content": "' + "kanarie " * 5000 + '"}]}',
+        {},
+        {400},
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "headers", "expected"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
+def test_a_bad_body_gets_a_closed_code_and_is_echoed_nowhere(lab, body, headers, expected):
+    headers = {"Content-Type": "application/json", **headers}
+    status, answer, _ = curl(
+        lab[ACME], token(lab[ACME]), path="/v1/chat/completions", body=body, headers=headers
+    )
+    assert status in expected
+    assert "kanarie" not in answer
+    logs = b"".join(log.read_bytes() for log in lab.folder.rglob("*.log"))
+    assert b"kanarie" not in logs
+    # The same client and the others are undisturbed.
+    assert curl(lab[ACME], token(lab[ACME]))[0] == 200
+    assert curl(lab[BOLT], token(lab[BOLT]))[0] == 200
+
+
+SLOW = """
+import json, socket, ssl, sys, time
+address, ca, part = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+received, started = b"", time.monotonic()
+with socket.create_connection((address, 443), timeout=40) as plain:
+    with context.wrap_socket(plain, server_hostname=address) as stream:
+        head = f"POST /v1/chat/completions HTTP/1.1\\r\\nHost: {address}\\r\\n"
+        if part == "body":
+            head += "Content-Type: application/json\\r\\nContent-Length: 1000\\r\\n\\r\\n{"
+        stream.sendall(head.encode())
+        try:
+            while data := stream.recv(4096):
+                received += data
+        except (ConnectionError, ssl.SSLError):
+            pass
+print(json.dumps({"received": len(received), "seconds": time.monotonic() - started}))
+"""
+
+
+@pytest.mark.parametrize("part", ["header", "body"])
+def test_a_slow_request_is_dropped_without_a_byte(lab, part):
+    result = in_machine(lab[ACME], SLOW, TUNNEL_ADDRESS4, f"{LAPTOP}/ca.pem", part)
+    assert result["received"] == 0
+    assert result["seconds"] < 30
+
+
+def test_a_peer_reaches_nothing_but_the_api(lab):
+    connect = "import socket,sys\ns=socket.socket(); s.settimeout(1)\nprint(s.connect_ex((sys.argv[1], int(sys.argv[2]))))"
+    for address, port in (
+        (TUNNEL_ADDRESS4, 22),
+        (TUNNEL_ADDRESS4, 80),
+        ("10.86.0.3", 443),
+        (str(NODE.outer4), 443),
+    ):
+        assert in_machine(lab[ACME], connect, address, str(port)) != 0
+    assert in_machine(lab[ACME], connect, TUNNEL_ADDRESS4, "443") == 0
+
+
+def test_a_session_keeps_its_state_and_ends_with_a_receipt_that_verifies(lab):
+    conversation = "Hello\\nAnd again\\n"
+    chat = appliance("client", "chat", "--dir", LAPTOP, "--max-tokens", "8")
+    done = lab[ACME].run(*chat, stdin=conversation.encode().decode("unicode_escape"))
+    receipts = sorted(
+        (lab[ACME].root / LAPTOP.lstrip("/") / "receipts").iterdir(), key=lambda f: f.stat().st_mtime
+    )
+    receipt = json.loads(receipts[-1].read_text())["receipt"]
+    assert receipt["end"] == "deleted"
+    assert receipt["requests"] == 2
+    assert receipt["erase"]["verified"] is True
+    assert receipt["erase"]["bytes"] > 0
+    assert receipt["id"] in done.stderr
+    file = f"{LAPTOP}/receipts/{receipts[-1].name}"
+    verified = lab[ACME].run(*appliance("receipt", "verify", file))
+    assert "The receipt verifies." in verified.stdout
+
+
+def test_a_receipt_changed_by_one_byte_does_not_verify(lab):
+    lab[ACME].run(*appliance("client", "chat", "--json", "--dir", LAPTOP, "--max-tokens", "4", "Hello"))
+    receipts = sorted(
+        (lab[ACME].root / LAPTOP.lstrip("/") / "receipts").iterdir(), key=lambda f: f.stat().st_mtime
+    )
+    text = receipts[-1].read_text()
+    changed = text.replace('"requests":1', '"requests":2')
+    assert changed != text
+    lab[ACME].write(f"{LAPTOP}/receipts/changed.json", changed)
+    refused = lab[ACME].run(*appliance("receipt", "verify", f"{LAPTOP}/receipts/changed.json"), check=False)
+    (lab[ACME].root / f"{LAPTOP}/receipts/changed.json".lstrip("/")).unlink()
+    assert refused.returncode == 1
+    assert "signature" in refused.stderr
+
+
+ADD_DEVICES = """
+import base64, secrets, sys
+from control.startup import start_django
+start_django(None)
+from django.db import transaction
+from control.clients import services
+client = services.find_client("bolt")
+with transaction.atomic():
+    for number in range(1000):
+        key = base64.b64encode(secrets.token_bytes(32)).decode()
+        services.add_device(client, f"bulk-{number}", key)
+    print("ready", flush=True)
+    sys.stdin.readline()
+print("committed", flush=True)
+"""
+
+STREAM = """
+import json, http.client, ssl, sys, time
+address, folder, marker = sys.argv[1:]
+token = open(f"{folder}/token").read().strip()
+context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
+headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 1024})
+connection = http.client.HTTPSConnection(address, 443, context=context, timeout=60)
+gap, started, answers, broken = 0.0, time.monotonic(), 0, 0
+import os
+while not os.path.exists(marker):
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    reply = connection.getresponse()
+    last, tail = time.monotonic(), b""
+    while piece := reply.read1(65536):
+        gap, last, tail = max(gap, time.monotonic() - last), time.monotonic(), (tail + piece)[-64:]
+    answers += 1
+    broken += b"[DONE]" not in tail
+print(json.dumps({"gap_s": gap, "answers": answers, "broken": broken, "seconds": time.monotonic() - started}))
+"""
+
+
+def test_a_thousand_more_devices_interrupt_no_stream_and_reload_no_nginx(lab):
+    machine, node, mgmt = lab[ACME], lab[NODE], lab[MGMT]
+    marker = "/tmp/enough"
+    adding = mgmt.popen(
+        *(sys.executable, "-I", "-c", ADD_DEVICES),
+        user=provision.WEB_USER,
+        env=provision.CONTROL_ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert adding.stdout.readline().strip() == "ready"
+    nginx = sorted(node.run("pgrep", "-x", "nginx").stdout.split())
+    config = hashlib.sha256((node.root / "run/appliance/nginx/nginx.conf").read_bytes()).hexdigest()
+    program = (sys.executable, "-I", "-c", STREAM, TUNNEL_ADDRESS4, LAPTOP, marker)
+    stream = machine.popen(*program, stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(1.5)
+        committed_at = time.monotonic()
+        out, _ = adding.communicate("go\n", timeout=60)
+        assert out.strip() == "committed"
+        provision.wait_until(lambda: peers(node) >= 1002, "the thousand devices", node, 60)
+        applied_s = time.monotonic() - committed_at
+        time.sleep(1)
+        # Nothing but new workers after an idle cell may change NGINX's processes, and acme's cell was never idle.
+        assert (
+            hashlib.sha256((node.root / "run/appliance/nginx/nginx.conf").read_bytes()).hexdigest() == config
+        )
+        assert sorted(node.run("pgrep", "-x", "nginx").stdout.split()) == nginx
+        (machine.root / marker.lstrip("/")).touch()
+        result = json.loads(stream.communicate(timeout=120)[0])
+    finally:
+        stream.kill()
+        adding.kill()
+    print(
+        f"1,000 devices effective after {applied_s:.2f} s; longest gap in a stream {result['gap_s'] * 1000:.0f} ms"
+    )
+    assert result["broken"] == 0
+    assert result["gap_s"] < 1.5
+
+
+def peers(node):
+    observed = json.loads(node.run(*appliance("node", "observe", "--json")).stdout.strip().splitlines()[-1])
+    return len(observed.get("result", observed)["peers"])
+
+
+def test_a_second_device_works_and_its_revocation_leaves_the_first_alone(lab):
+    labs.add_device(lab, ACME, "phone")
+    assert control(lab[MGMT], "device", "revoke", ACME.name, "phone")["ok"] is True
+    assert curl(lab[ACME], token(lab[ACME]))[0] == 200
