@@ -26,7 +26,9 @@ Hex128 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest as 64 lower-case hexadecimal digits."""
 
-Timestamp = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+Timestamp = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$")
+]
 """RFC 3339 in UTC with milliseconds, always `Z`."""
 
 ZERO_DIGEST = "0" * 64
@@ -72,7 +74,8 @@ def _host4(value: str) -> str:
 
 
 def _host6(value: str) -> str:
-    if str(ipaddress.IPv6Address(value)) != value:
+    # A zone (RFC 4007, `fe80::1%text`) may hold any text, so it is refused with the second spellings.
+    if "%" in value or str(ipaddress.IPv6Address(value)) != value:
         raise ValueError("not the canonical text of an IPv6 address (RFC 5952)")
     return value
 
@@ -84,7 +87,7 @@ def _network4(value: str) -> str:
 
 
 def _network6(value: str) -> str:
-    if str(ipaddress.IPv6Network(value)) != value:
+    if "%" in value or str(ipaddress.IPv6Network(value)) != value:
         raise ValueError("not the canonical text of an IPv6 network")
     return value
 

@@ -120,7 +120,8 @@ class NodePaths:
 
     @property
     def notary_control(self) -> Path:
-        return self.run / "notary-control.sock"
+        # In the notary's own folder: its user may make files nowhere else in /run.
+        return self.notary_clients / "control.sock"
 
     @property
     def peers(self) -> Path:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -88,7 +89,7 @@ class Manifest(Closed):
         return hashlib.sha256(self.canonical_bytes()).hexdigest()
 
 
-def verify_open_file(file: BinaryIO, pinned: PinnedFile, field: str) -> None:
+def verify_open_file(file: BufferedReader, pinned: PinnedFile, field: str) -> None:
     """Check that an open file holds exactly the pinned bytes; return None or raise.
 
     The caller goes on to use the same descriptor, so nobody can change which file is meant between check and use.

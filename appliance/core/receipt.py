@@ -195,16 +195,24 @@ def make_keyring(nodes: tuple[NodeKey, ...], log_key: Ed25519PrivateKey) -> Keyr
     return Keyring(log_key=signing.public_text(log_key), body=body, signature=signature)
 
 
-def verify_receipt(signed: SignedReceipt, keyring: Keyring) -> None:
+def verify_receipt(signed: SignedReceipt, keyring: Keyring, *, log_key: str | None = None) -> None:
     """Check a receipt offline; return None or raise.
 
-    1. The keyring's body is signed by its log key (which the client got with its configuration and must trust).
+    1. The keyring's log key is the trusted one, and the keyring's body is signed by it.
     2. A key of this id is certified for the node that the receipt names: a key of another node does not count.
     3. The signature verifies over the canonical bytes.
+
+    Args:
+        signed: The receipt.
+        keyring: The keys that control vouches for.
+        log_key: The log key that is trusted. None only where the keyring itself was kept from the client's
+            configuration: one that came with the receipt could have been signed by anybody.
 
     Raises:
         ReceiptError: Naming the step that failed.
     """
+    if log_key is not None and keyring.log_key != log_key:
+        raise ReceiptError("the keys are certified by another log key", field="keyring.log_key")
     try:
         signing.verify(
             keyring.log_key, signing.Purpose.KEYRING, keyring.body.canonical_bytes(), keyring.signature

@@ -1,0 +1,161 @@
+"""The serving side of JSON lines over a Unix stream socket (docs/spec/node-protocols.md).
+
+Requests of one connection may run at the same time; replies come in the order of the requests. Whatever comes in, the
+answer is a closed error code: nothing of what was received is quoted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.core.errors import ApplianceError, RefusedError, UnavailableError, UsageError
+
+MAX_CELL_LINE_BYTES = 64 * 1024
+MAX_CONTROL_LINE_BYTES = 64 * 2**20
+_PIPELINE = 64  # requests of one connection that run at the same time; then reading pauses
+_NO_ID = 0  # in the reply to a line whose id could not be read
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: `id` and `op`, and the fields that the op takes."""
+
+    id: int
+    op: str
+    fields: dict[str, Any]
+
+    def take(self, *names: str) -> tuple[Any, ...]:
+        """Return exactly these fields.
+
+        Raises:
+            UsageError: If one is missing or there is another.
+        """
+        if set(self.fields) != set(names):
+            raise UsageError("the fields are not those of this op")
+        return tuple(self.fields[name] for name in names)
+
+
+Handler = Callable[[Request], Awaitable[dict[str, Any]]]
+
+
+def parse_request(line: bytes) -> Request:
+    """Parse one line.
+
+    Raises:
+        UsageError: If it is not a JSON object with an integer `id` and a text `op`.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UsageError("not a line of JSON") from None
+    if not isinstance(value, dict):
+        raise UsageError("not a JSON object")
+    number, op = value.pop("id", None), value.pop("op", None)
+    if type(number) is not int or not isinstance(op, str):
+        raise UsageError("a request has an integer id and a text op")
+    return Request(number, op, value)
+
+
+def render_result(number: int, result: dict[str, Any]) -> bytes:
+    """Return the reply's line."""
+    return _line({"id": number, "ok": True, "result": result})
+
+
+def render_error(number: int, error: ApplianceError) -> bytes:
+    """Return the line of a reply that is an error: its code, message, and field where there is one."""
+    told: dict[str, Any] = {"code": error.code, "message": error.message}
+    if isinstance(error, RefusedError) and error.field:
+        told["field"] = error.field
+    return _line({"id": number, "ok": False, "error": told})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("utf-8") + b"\n"
+
+
+async def listen(
+    path: Path,
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    *,
+    mode: int,
+    line_bytes: int,
+) -> asyncio.Server:
+    """Listen on a Unix socket that has its mode from the first moment on.
+
+    Args:
+        path: Replaced if it is there.
+        serve: Called for each connection.
+        mode: Who may connect; write permission is what counts (unix(7)).
+        line_bytes: Longest line that is read.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    before = os.umask(0o777 & ~mode)
+    try:
+        return await asyncio.start_unix_server(serve, path, limit=line_bytes)
+    finally:
+        os.umask(before)
+
+
+async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
+    """Answer the requests of one connection until it ends; every request that was read is then finished."""
+    pending: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_PIPELINE)
+    replies = asyncio.create_task(_reply_in_order(pending, writer))
+    try:
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:  # longer than the reader's limit; what follows cannot be told apart any more
+                await pending.put(asyncio.create_task(_too_long()))
+                break
+            if not line.endswith(b"\n"):
+                break
+            await pending.put(asyncio.create_task(_answer(line, handle)))
+    except OSError:
+        pass
+    finally:
+        await pending.put(None)
+        await replies
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _reply_in_order(
+    pending: asyncio.Queue[asyncio.Task[bytes] | None], writer: asyncio.StreamWriter
+) -> None:
+    gone = False
+    while (task := await pending.get()) is not None:
+        reply = await task
+        if gone:
+            continue
+        try:
+            writer.write(reply)
+            await writer.drain()
+        except OSError:
+            gone = True  # nobody reads any more, but what was asked is still carried out
+
+
+async def _answer(line: bytes, handle: Handler) -> bytes:
+    number = _NO_ID
+    try:
+        request = parse_request(line)
+        number = request.id
+        return render_result(number, await handle(request))
+    except ApplianceError as error:
+        return render_error(number, error)
+    except RecursionError:
+        return render_error(number, UsageError("nested too deeply"))
+    except OSError:
+        return render_error(number, UnavailableError("the system refused"))
+
+
+async def _too_long() -> bytes:
+    return render_error(_NO_ID, UsageError("the line is too long"))

@@ -1,0 +1,122 @@
+"""The ledger: each client's place in its chain of receipts, and the sessions that are open. Pure.
+
+Changes are staged first and committed when the journal has made them durable, so that a failed write leaves no gap in
+any chain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from appliance.core.errors import RefusedError
+from appliance.core.names import ZERO_DIGEST
+from appliance.core.receipt import Draft, Receipt
+from inference.notary.records import OpenRecord
+
+
+class NotOpenError(RefusedError):
+    """This client has no open session with a receipt of this id."""
+
+    code = "not_found"
+
+
+class BrokenChainError(RefusedError):
+    """A receipt that does not follow the client's last one."""
+
+    code = "chain_broken"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A client's last receipt: its number and digest."""
+
+    seq: int = 0
+    digest: str = ZERO_DIGEST
+
+
+@dataclass
+class Ledger:
+    """The durable state.
+
+    Attributes:
+        node, boot: Go into every receipt.
+        heads: Pseudonym to head.
+        open: Receipt id to what was said when its session was opened.
+    """
+
+    node: str
+    boot: str
+    heads: dict[str, Head] = field(default_factory=dict)
+    open: dict[str, OpenRecord] = field(default_factory=dict)
+
+    def replay_open(self, record: OpenRecord) -> None:
+        """Take over an open record of the journal."""
+        self.open[record.receipt] = record
+
+    def replay_receipt(self, client: str, receipt: str, seq: int, prev: str, digest: str) -> None:
+        """Take over a receipt of the journal.
+
+        Raises:
+            BrokenChainError: If it does not follow the client's last one.
+        """
+        head = self.heads.get(client, Head())
+        if (seq, prev) != (head.seq + 1, head.digest):
+            raise BrokenChainError("does not follow the client's last receipt", field="prev")
+        self.heads[client] = Head(seq, digest)
+        self.open.pop(receipt, None)
+
+
+@dataclass
+class Stage:
+    """Changes to a ledger that the journal has not made durable yet."""
+
+    ledger: Ledger
+    heads: dict[str, Head] = field(default_factory=dict)
+    opened: dict[str, OpenRecord] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+
+    def open(self, record: OpenRecord) -> None:
+        """Open a session."""
+        self.opened[record.receipt] = record
+
+    def close(self, client: str, receipt: str, draft: Draft, ended_at: str) -> Receipt:
+        """Return the next receipt of the client's chain, for a session of its own.
+
+        Raises:
+            NotOpenError: If no session of this client is open under this receipt id.
+        """
+        record = self.opened.get(receipt) or self.ledger.open.get(receipt)
+        if record is None or record.client != client or receipt in self.closed:
+            raise NotOpenError("no open session has this receipt", field="receipt")
+        head = self.heads.get(client) or self.ledger.heads.get(client, Head())
+        made = Receipt(
+            id=receipt,
+            session=record.opening.session,
+            client=client,
+            seq=head.seq + 1,
+            prev=head.digest,
+            node=self.ledger.node,
+            boot=self.ledger.boot,
+            opened_at=record.opened_at,
+            ended_at=ended_at,
+            end=draft.end,
+            requests=draft.requests,
+            prompt_tokens=draft.prompt_tokens,
+            completion_tokens=draft.completion_tokens,
+            retrieved_chunks=draft.retrieved_chunks,
+            corpora=draft.corpora,
+            models=record.opening.models,
+            runtime=record.opening.runtime,
+            confinement=record.opening.confinement,
+            erase=draft.erase,
+        )
+        self.heads[client] = Head(made.seq, made.digest)
+        self.closed.add(receipt)
+        return made
+
+    def commit(self) -> None:
+        """Take the changes over into the ledger; they are durable now."""
+        self.ledger.heads.update(self.heads)
+        self.ledger.open.update(self.opened)
+        for receipt in self.closed:
+            del self.ledger.open[receipt]

@@ -1,0 +1,44 @@
+"""What the journal's payloads say: that a session was opened, or the signed receipt of one that ended."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from appliance.core.names import Digest, Hex128, Timestamp
+from appliance.core.receipt import Draft, End, Erase, Opening, SignedReceipt
+from appliance.core.schema import Closed
+
+
+class OpenRecord(Closed):
+    """A session was opened; durable before the first byte of its first answer.
+
+    Attributes:
+        client: Pseudonym.
+        receipt: Id of the receipt that will end it.
+    """
+
+    kind: Literal["open"] = "open"
+    client: Digest
+    receipt: Hex128
+    opened_at: Timestamp
+    opening: Opening
+
+
+class ReceiptRecord(Closed):
+    """A session ended."""
+
+    kind: Literal["receipt"] = "receipt"
+    signed: SignedReceipt
+
+
+def lost_draft(end: End) -> Draft:
+    """Return the draft that the notary writes for a cell that said nothing: it counts nothing and claims nothing."""
+    return Draft(
+        end=end,
+        requests=0,
+        prompt_tokens=0,
+        completion_tokens=0,
+        retrieved_chunks=0,
+        corpora=(),
+        erase=Erase(bytes=0, verified=False),
+    )
