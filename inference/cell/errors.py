@@ -1,0 +1,104 @@
+"""Every refusal that a cell can answer with: a closed table, so that no answer can quote what a client sent.
+
+The form is the OpenAI API's: `{"error": {"message", "type", "param", "code"}}`. `param` is a field name of our own
+schema or null, never a key that the client chose.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+_REQUEST: Final = "invalid_request_error"
+_SERVER: Final = "server_error"
+RETRY_AFTER_S: Final = 2  # what `Retry-After` says with each refusal that a later try may not meet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table: HTTP status (RFC 9110 section 15), error type, sentence, and whether to try again."""
+
+    status: int
+    type: str
+    message: str
+    retry: bool = False
+
+
+TABLE: Final[dict[str, Entry]] = {
+    "invalid_api_key": Entry(401, _REQUEST, "The bearer token is not the one of the device that sent this."),
+    "not_found": Entry(404, _REQUEST, "There is nothing at this path."),
+    "method_not_allowed": Entry(405, _REQUEST, "This path does not know this method."),
+    "body_timeout": Entry(408, _REQUEST, "The request body did not arrive in time."),
+    "body_too_large": Entry(413, _REQUEST, "The request body is larger than this client may send."),
+    "unsupported_media_type": Entry(415, _REQUEST, "The request body must be application/json."),
+    "unsupported_encoding": Entry(415, _REQUEST, "The request body must not be compressed."),
+    "invalid_json": Entry(400, _REQUEST, "The request body is not a JSON object in strict UTF-8."),
+    "unknown_parameter": Entry(400, _REQUEST, "The request holds a field that this API does not know."),
+    "unsupported_parameter": Entry(400, _REQUEST, "This version cannot do what this field asks for."),
+    "missing_parameter": Entry(400, _REQUEST, "This field is required."),
+    "invalid_value": Entry(400, _REQUEST, "This field has a type or value that it cannot have."),
+    "max_tokens_too_large": Entry(400, _REQUEST, "More tokens than this client may ask for in one answer."),
+    "unsupported_role": Entry(400, _REQUEST, "A message has a role that this version does not know."),
+    "unsupported_content": Entry(400, _REQUEST, "A message holds content other than text."),
+    "messages_refused": Entry(400, _REQUEST, "The model's template refuses these messages in this order."),
+    "context_length_exceeded": Entry(400, _REQUEST, "The messages do not fit into the model's context."),
+    "model_not_found": Entry(404, _REQUEST, "This client has no such model; GET /v1/models lists them."),
+    "session_not_found": Entry(404, _REQUEST, "There is no open session of this id."),
+    "receipt_not_found": Entry(404, _REQUEST, "This client has no receipt of this id."),
+    "session_busy": Entry(409, _REQUEST, "The session is answering another request."),
+    "session_ended": Entry(410, _REQUEST, "The session ended while it was answering."),
+    "too_many_sessions": Entry(429, "rate_limit_error", "All sessions of this client are open.", retry=True),
+    "no_stream": Entry(503, _SERVER, "The model has no free stream.", retry=True),
+    "no_seat": Entry(503, _SERVER, "This node has no free seat.", retry=True),
+    "notary_unavailable": Entry(
+        503, _SERVER, "No receipt can be had now, so nothing is answered.", retry=True
+    ),
+    "model_unavailable": Entry(503, _SERVER, "The pinned model cannot be served.", retry=True),
+    "draining": Entry(
+        503, _SERVER, "The server is stopping; a fresh one takes the next request.", retry=True
+    ),
+    "engine_failed": Entry(500, _SERVER, "The engine gave up on this request."),
+    "internal": Entry(500, _SERVER, "The server failed."),
+}
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an accident
+    """An answer from the table.
+
+    Args:
+        code: Key of `TABLE`.
+        param: Name of the field of our schema that is at fault, if one is.
+        receipt: Receipt id of the session this belongs to, if there is one.
+    """
+
+    def __init__(self, code: str, param: str | None = None, *, receipt: str | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.param = param
+        self.receipt = receipt
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return TABLE[self.code].status
+
+    def body(self) -> bytes:
+        """Return the JSON body."""
+        return render_error(self.code, self.param)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers; the connection closes, since the body may not have been read to its end."""
+        headers = {"content-type": "application/json", "cache-control": "no-store", "connection": "close"}
+        if TABLE[self.code].retry:
+            headers["retry-after"] = str(RETRY_AFTER_S)
+        if self.receipt is not None:
+            headers["x-receipt-id"] = self.receipt
+        return headers
+
+
+def render_error(code: str, param: str | None = None) -> bytes:
+    """Return the error object of a code as JSON."""
+    entry = TABLE[code]
+    error = {"message": entry.message, "type": entry.type, "param": param, "code": code}
+    return json.dumps({"error": error}, separators=(",", ":")).encode("ascii")

@@ -1,0 +1,259 @@
+"""The open sessions of one client: each has a KV stream, a receipt under way, and an end.
+
+A session holds no text: ids, counts and deadlines only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance import __version__
+from appliance.core.errors import ApplianceError
+from appliance.core.names import random_id
+from appliance.core.policy import DeviceAccess
+from appliance.core.receipt import Confinement, Draft, End, Erase, Opening, RuntimeFacts, SignedReceipt
+from inference.cell.engine_protocol import CellEngine
+from inference.cell.errors import Refusal
+from inference.cell.notary import Notary, NotaryUnavailableError
+from inference.cell.policy_file import PolicyFile
+from inference.cell.work import Work
+from inference.engine.errors import NoFreeStream
+
+_NOTHING_ERASED: Final = Erase(bytes=0, verified=False)
+
+
+@dataclass(eq=False)
+class Session:
+    """One session.
+
+    Attributes:
+        id: 128 random bits; the handle of a kept session.
+        kept: Opened with POST /v1/sessions; otherwise it lives for one request.
+        opener: The request that opened it.
+        stream: Its KV stream.
+        receipt: Id of its receipt.
+        expires_at: Unix time at which it ends at the latest.
+        deadline: The same on the monotonic clock, in seconds.
+        idle_deadline: When it ends if no request comes, on the monotonic clock.
+    """
+
+    id: str
+    kept: bool
+    opener: Work
+    stream: int
+    receipt: str
+    expires_at: int
+    deadline: float
+    idle_deadline: float
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    ending: asyncio.Task[SignedReceipt | None] | None = None
+    _work: Work | None = None
+    _free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def device(self) -> DeviceAccess:
+        """Who opened it."""
+        return self.opener.device
+
+    @contextlib.contextmanager
+    def turn(self, work: Work, *, idle_s: float) -> Iterator[None]:
+        """Hold the session for one request.
+
+        Raises:
+            Refusal: `session_busy` if another request holds it, `session_not_found` if it is ending.
+        """
+        if self.ending is not None:
+            raise Refusal("session_not_found")
+        if self._work is not None:
+            raise Refusal("session_busy", receipt=self.receipt)
+        self._work = work
+        self.requests += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._work = None
+            self.idle_deadline = time.monotonic() + idle_s
+            self._free.set()
+
+    def is_expired(self, now: float) -> bool:
+        """Whether its time is over: the absolute one always, the idle one while no request runs."""
+        idle = self.kept and self._work is None and now >= self.idle_deadline
+        return now >= self.deadline or idle
+
+    async def stop_request(self, reason: End) -> None:
+        """Stop the request that holds the session, if one does, and wait until it has let go."""
+        if self._work is not None:
+            self._work.stop(reason)
+            await self._free.wait()
+
+
+class Sessions:
+    """The table of open sessions, and the order of their two ends.
+
+    Opening: limit, stream, the notary's record. Ending: stop the request, erase, the notary's receipt.
+
+    Attributes:
+        last_end: When a session ended last, on the monotonic clock; None before the first.
+        untrusted: An erase failed or could not be verified; the cell must not go on.
+    """
+
+    def __init__(
+        self, engine: CellEngine, notary: Notary, policy: PolicyFile, pin_id: str, confinement: Confinement
+    ) -> None:
+        self._engine = engine
+        self._notary = notary
+        self._policy = policy
+        self._pin_id = pin_id
+        self._confinement = confinement
+        self._open: dict[str, Session] = {}
+        self._opening = 0
+        self.last_end: float | None = None
+        self.untrusted = False
+
+    def __len__(self) -> int:
+        return len(self._open) + self._opening
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._open.values()))
+
+    def find(self, session_id: str) -> Session:
+        """Return an open, kept session.
+
+        Raises:
+            Refusal: `session_not_found`.
+        """
+        session = self._open.get(session_id)
+        if session is None or not session.kept or session.ending is not None:
+            raise Refusal("session_not_found")
+        return session
+
+    async def open(self, work: Work, *, kept: bool, ttl_s: int | None = None) -> Session:
+        """Open a session: nothing may be decoded for it before this returns.
+
+        Args:
+            work: The request that asks for it. If it is stopped meanwhile, the session is opened and ended in order.
+            kept: It outlives the request.
+            ttl_s: Seconds until it ends at the latest; None means what the policy allows.
+
+        Raises:
+            Refusal: `too_many_sessions`, `no_stream`, `notary_unavailable`.
+        """
+        if len(self) >= self._policy.current.limits.sessions:
+            raise Refusal("too_many_sessions")
+        opening = asyncio.create_task(self._begin(work, kept=kept, ttl_s=ttl_s))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Refusal):
+                await self.end(await opening, work.stopped or End.DISCONNECTED)
+            raise
+
+    async def end(self, session: Session, reason: End) -> SignedReceipt | None:
+        """End a session once; the first reason counts. Whoever waits may be cancelled, the ending is not.
+
+        Returns:
+            Its receipt, or None if the notary could not make it durable.
+        """
+        return await asyncio.shield(self.start_end(session, reason))
+
+    def start_end(self, session: Session, reason: End) -> asyncio.Task[SignedReceipt | None]:
+        """Begin to end a session, without waiting."""
+        if session.ending is None:
+            session.ending = asyncio.create_task(self._finish(session, reason))
+        return session.ending
+
+    def end_orphans(self, work: Work) -> None:
+        """End what a request opened for itself alone and left behind. Nothing does; this holds if something ever did."""
+        for session in self:
+            if session.opener is work and not session.kept:
+                self.start_end(session, work.stopped or End.FAILED)
+
+    async def end_all(self, reason: End) -> None:
+        """End every session and wait for it."""
+        endings = [self.start_end(session, reason) for session in self]
+        if endings:
+            await asyncio.wait(endings)
+
+    async def _begin(self, work: Work, *, kept: bool, ttl_s: int | None) -> Session:
+        limits = self._policy.current.limits
+        session_id = random_id()
+        self._opening += 1
+        try:
+            stream = await self._claim_stream()
+            try:
+                receipt = await self._notary.open(self._describe(session_id))
+            except NotaryUnavailableError:
+                await self._erase(stream)
+                raise Refusal("notary_unavailable") from None
+        finally:
+            self._opening -= 1
+        now, left = time.monotonic(), min(ttl_s or limits.session_max_s, limits.session_max_s)
+        session = Session(
+            id=session_id,
+            kept=kept,
+            opener=work,
+            stream=stream,
+            receipt=receipt,
+            expires_at=int(time.time()) + left,
+            deadline=now + left,
+            idle_deadline=now + limits.session_idle_s,
+        )
+        self._open[session_id] = session
+        return session
+
+    async def _claim_stream(self) -> int:
+        try:
+            return await self._engine.open_stream()
+        except NoFreeStream:
+            raise Refusal("no_stream") from None
+        except ApplianceError:
+            raise Refusal("engine_failed") from None
+
+    async def _finish(self, session: Session, reason: End) -> SignedReceipt | None:
+        await session.stop_request(reason)
+        erased = await self._erase(session.stream)
+        draft = Draft(
+            end=reason,
+            requests=session.requests,
+            prompt_tokens=session.prompt_tokens,
+            completion_tokens=session.completion_tokens,
+            retrieved_chunks=0,
+            corpora=(),
+            erase=erased,
+        )
+        try:
+            return await self._notary.close(session.receipt, draft)
+        except ApplianceError:
+            return None  # the connection ends with this process, and the notary closes the session as crashed
+        finally:
+            del self._open[session.id]
+            self.last_end = time.monotonic()
+
+    async def _erase(self, stream: int) -> Erase:
+        try:
+            erased = await self._engine.close_stream(stream)
+        except ApplianceError:
+            self.untrusted = True
+            return _NOTHING_ERASED
+        self.untrusted |= not erased.verified
+        return Erase(bytes=erased.bytes, verified=erased.verified)
+
+    def _describe(self, session_id: str) -> Opening:
+        return Opening(
+            session=session_id,
+            models=(self._pin_id,),
+            runtime=RuntimeFacts(
+                appliance=__version__,
+                llama_cpp=self._engine.runtime_digest,
+                generation=self._policy.current.generation,
+            ),
+            confinement=self._confinement,
+        )

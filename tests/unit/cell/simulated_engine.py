@@ -1,0 +1,125 @@
+"""An engine that keeps the cell's protocol (inference.cell.engine_protocol) and computes nothing.
+
+Tokens are words. A stream holds every token it has seen until it is closed, as a KV cache would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from appliance.core.errors import RefusedError
+from appliance.core.pin import Manifest
+from inference.engine.errors import ContextOverflow, EngineFailed, NoFreeStream, StreamBusy
+from inference.engine.sampling import Sampling
+
+ANSWER = "the answer is forty two"
+
+
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"] | None
+
+
+@dataclass(frozen=True)
+class Erased:
+    bytes: int
+    verified: bool
+
+
+@dataclass
+class SimulatedEngine:
+    """The knobs are public: a test turns them while the cell runs.
+
+    Attributes:
+        pace_s: Seconds per token.
+        answer: What every answer says; None repeats the prompt's word count for ever.
+        fail_after: Tokens after which the engine gives up.
+        erase_verified: What `close_stream` claims.
+        decoded: Number of calls of `generate` that produced something.
+        held: Tokens by open stream.
+    """
+
+    context_tokens: int = 2048
+    streams: int = 8
+    pace_s: float = 0.0
+    answer: str | None = ANSWER
+    fail_after: int | None = None
+    erase_verified: bool = True
+    decoded: int = 0
+    closed: bool = False
+    runtime_digest: str = "ab" * 32
+    held: dict[int, list[int]] = field(default_factory=dict)
+    busy: set[int] = field(default_factory=set)
+    sampled: list[Sampling] = field(default_factory=list)
+    seen: list[Any] = field(default_factory=list)
+    weights: bytes = b""
+    threads: int = 0
+
+    def load(
+        self, manifest: Manifest, weights_fd: int, *, threads: int, loop: asyncio.AbstractEventLoop
+    ) -> SimulatedEngine:
+        with open(weights_fd, "rb", closefd=False) as file:
+            self.weights = file.read()
+        self.context_tokens, self.streams = manifest.launch.context_tokens, manifest.launch.max_sessions
+        self.threads = threads
+        return self
+
+    async def open_stream(self) -> int:
+        free = set(range(self.streams)) - set(self.held)
+        if not free:
+            raise NoFreeStream
+        stream = min(free)
+        self.held[stream] = []
+        return stream
+
+    def prompt_tokens(self, messages: list[dict[str, str]]) -> list[int]:
+        if messages[0]["role"] == "assistant":
+            raise RefusedError("the first message must not be the model's")
+        self.seen.append(messages)
+        words = [word for message in messages for word in message["content"].split()]
+        return [len(word) for word in words] + [0] * len(messages)
+
+    async def generate(self, stream: int, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
+        if stream in self.busy or stream not in self.held:
+            raise StreamBusy("busy", field="stream")
+        if len(prompt) + sampling.max_tokens > self.context_tokens:
+            raise ContextOverflow(len(prompt), self.context_tokens)
+        self.busy.add(stream)
+        self.sampled.append(sampling)
+        self.decoded += 1
+        try:
+            self.held[stream] = list(prompt)
+            async for piece in self._pieces(stream, sampling):
+                yield piece
+        finally:
+            self.busy.discard(stream)
+
+    async def _pieces(self, stream: int, sampling: Sampling) -> AsyncIterator[Piece]:
+        words = self.answer.split(" ") if self.answer is not None else None
+        count = 0
+        while words is None or count < len(words):
+            await asyncio.sleep(self.pace_s)
+            if self.fail_after is not None and count >= self.fail_after:
+                raise EngineFailed("llama_decode returned -3")
+            if count >= sampling.max_tokens:
+                yield Piece("", 0, "length")
+                return
+            word = words[count] if words is not None else "again"
+            self.held[stream].append(len(word))
+            yield Piece(word if count == 0 else " " + word, 1, None)
+            count += 1
+        yield Piece("", 0, "stop")
+
+    async def close_stream(self, stream: int) -> Erased:
+        if stream in self.busy:
+            raise StreamBusy("busy", field="stream")
+        await asyncio.sleep(0)
+        return Erased(4 * len(self.held.pop(stream)), self.erase_verified)
+
+    async def aclose(self) -> None:
+        self.closed = True
