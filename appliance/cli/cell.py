@@ -1,13 +1,13 @@
 """`appliance cell`: one client's confined server. Started by systemd or the launcher, never by hand.
 
-The launcher runs `python -s -P -m inference.cell.stub` instead, with the same arguments: it imports less.
+The launcher runs `python -s -P -m inference.confinement.stub` instead, with the same arguments: it imports less.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from inference.cell import stub
+from inference.confinement import stub
 
 HELP = "Serve one client, confined. Started with its listening socket as descriptor 3 (LISTEN_FDS)."
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from appliance.doctor.finding import Finding, Status, judge
-from inference.cell import landlock, libc, syscalls
-from inference.cell.properties import MEANINGS, Property
+from inference.confinement import landlock, libc, syscalls
+from inference.confinement.properties import MEANINGS, Property
 
 _REHEARSAL_TIMEOUT_S = 20
 
@@ -120,7 +120,7 @@ def _rehearsal() -> Finding:
     )
 
 
-def rehearse(module: str = "inference.cell.rehearse") -> str:
+def rehearse(module: str = "inference.confinement.rehearse") -> str:
     """Confine a child as a cell would be; return its verdict, empty if it gave none."""
     try:
         done = subprocess.run(

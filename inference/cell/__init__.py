@@ -1,1 +1,1 @@
-"""The cell: one client's confined server. `stub` confines the process, then `main` serves in it."""
+"""The cell: what serves one client once `inference.confinement.stub` has confined the process. Begins in `main`."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from inference.cell.properties import EXIT_NO_SEAT, MEANINGS, Property
+from inference.confinement.properties import EXIT_NO_SEAT, MEANINGS, Property
 from inference.launcher.spawn import Order, Started, end, start
 
 BACKLOG = 128

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from appliance.core.node import NodePaths
-from inference.cell import libc
+from inference.confinement import libc
 from inference.launcher import view
 
 # -s -P rather than -I: isolated mode would ignore PYTHONMALLOC. Nothing else of Python's is in the environment.
-STUB = (sys.executable, "-s", "-P", "-m", "inference.cell.stub")
+STUB = (sys.executable, "-s", "-P", "-m", "inference.confinement.stub")
 EXIT_START_FAILED = 71  # EX_OSERR: the process could not be put into its place
 
 _LISTENER, _REPORT = 3, 4

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.core.node import NodePaths
-from inference.cell import libc
-from inference.cell.places import interpreter_folders
-from inference.cell.syscalls import MOUNT_SETATTR
+from inference.confinement import libc
+from inference.confinement.places import interpreter_folders
+from inference.confinement.syscalls import MOUNT_SETATTR
 
 POLICY = "/run/appliance/cell/policy.json"
 NOTARY = "/run/appliance/notary/notary.sock"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from appliance.core.node import NodePaths
-from inference.cell import landlock
+from inference.confinement import landlock
 from inference.launcher import after_exit
 from inference.launcher.after_exit import AfterExit
 from inference.launcher.launcher import Isolation, Launcher

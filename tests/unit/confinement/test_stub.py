@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.cell import landlock
-from inference.cell.properties import EXIT_FAILED, EXIT_NO_SEAT, EXIT_REFUSED
+from inference.confinement import landlock
+from inference.confinement.properties import EXIT_FAILED, EXIT_NO_SEAT, EXIT_REFUSED
 
 SCRIPT = Path(__file__).with_name("cell_under_test.py")
 pytestmark = pytest.mark.skipif(landlock.observe_abi() < 2, reason="the kernel has no Landlock ABI 2")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.cell import seccomp, syscalls
+from inference.confinement import seccomp, syscalls
 
 PID = 4711
 MACHINES = tuple(syscalls.COLUMN)

@@ -170,7 +170,7 @@ REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "capset": (126, 91),
 }
 
-# Calls that a cell needs for some arguments only (inference.cell.seccomp has the rules), and those we make ourselves.
+# Calls that a cell needs for some arguments only (inference.confinement.seccomp has the rules), and those we make ourselves.
 CONDITIONAL: Final[dict[str, tuple[int, int]]] = {
     "clone": (56, 220),
     "clone3": (435, 435),

@@ -27,10 +27,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.cell import libc, seat, syscalls
-from inference.cell.confine import Confiner, Kept, View
-from inference.cell.properties import EXIT_FAILED, EXIT_NO_SEAT, EXIT_REFUSED, Property, PropertyError
-from inference.cell.seccomp import LISTENER
+from inference.confinement import libc, seat, syscalls
+from inference.confinement.confine import Confiner, Kept, View
+from inference.confinement.properties import EXIT_FAILED, EXIT_NO_SEAT, EXIT_REFUSED, Property, PropertyError
+from inference.confinement.seccomp import LISTENER
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _serve(args: argparse.Namespace, inputs: Inputs, kept: Kept) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `python -s -P -m inference.cell.stub`."""
+    """Entry point of `python -s -P -m inference.confinement.stub`."""
     parser = argparse.ArgumentParser(prog="appliance cell", allow_abbrev=False)
     configure(parser)
     return run(parser.parse_args(argv))

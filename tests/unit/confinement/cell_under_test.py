@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.cell import stub
-from inference.cell.confine import Confiner
+from inference.confinement import stub
+from inference.confinement.confine import Confiner
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def refused_calls(inputs: CellInputs) -> int:
     """Every call of the list answers EPERM, whatever its arguments; newer ones do not exist."""
     import errno
 
-    from inference.cell import libc, syscalls
+    from inference.confinement import libc, syscalls
 
     column = syscalls.COLUMN[syscalls.machine()]
     wrong = []

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.cell import libc, probes
-from inference.cell.properties import MEANINGS, Property, PropertyError
+from inference.confinement import libc, probes
+from inference.confinement.properties import MEANINGS, Property, PropertyError
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def _is_open(number: int) -> bool:
 def test_a_way_out_of_a_network_namespace_is_found_out(interface: list[str], verdict: str) -> None:
     code = """
 import subprocess, sys
-from inference.cell import libc, probes
-from inference.cell.properties import PropertyError
+from inference.confinement import libc, probes
+from inference.confinement.properties import PropertyError
 libc.unshare(libc.CLONE_NEWNET)
 for command in sys.argv[1:]:
     subprocess.run(command.split(), check=True)

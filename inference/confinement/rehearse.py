@@ -1,6 +1,6 @@
 """Confine a process as a cell would be, serve nothing, and say what came of it. `appliance doctor` runs it.
 
-    python -s -P -m inference.cell.rehearse
+    python -s -P -m inference.confinement.rehearse
 
 Prints one line: `confined ABI NETWORK`, or `refused PROPERTY`.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
-from inference.cell import libc, syscalls
-from inference.cell.confine import Confiner, View
-from inference.cell.properties import EXIT_REFUSED, PropertyError
+from inference.confinement import libc, syscalls
+from inference.confinement.confine import Confiner, View
+from inference.confinement.properties import EXIT_REFUSED, PropertyError
 
 
 def main() -> int:

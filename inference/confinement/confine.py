@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from inference.cell import landlock, libc, places, probes, seccomp
-from inference.cell.properties import Property, PropertyError
+from inference.confinement import landlock, libc, places, probes, seccomp
+from inference.confinement.properties import Property, PropertyError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.cell import libc
-from inference.cell.syscalls import LANDLOCK_ADD_RULE, LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF
+from inference.confinement import libc
+from inference.confinement.syscalls import LANDLOCK_ADD_RULE, LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF
 
 REQUIRED_ABI = 2  # Linux 5.19; the oldest that Debian 12 and Ubuntu 22.04's newer kernels have
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 
-from inference.cell import libc, syscalls
-from inference.cell.properties import Property, PropertyError
+from inference.confinement import libc, syscalls
+from inference.confinement.properties import Property, PropertyError
 
 _DENIED = (errno.EPERM, errno.EACCES)
 _NOT_THERE = (*_DENIED, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EOPNOTSUPP)

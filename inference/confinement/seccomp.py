@@ -13,7 +13,7 @@ import errno
 import os
 import struct
 
-from inference.cell import libc, syscalls
+from inference.confinement import libc, syscalls
 
 _LD, _AND, _RET = 0x20, 0x54, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_AND|BPF_K, BPF_RET|BPF_K
 _JEQ, _JGE, _JSET = 0x15, 0x35, 0x45  # BPF_JMP|…|BPF_K

@@ -1,0 +1,1 @@
+"""The one template of the NGINX configuration; rendered by netops.nginx."""
