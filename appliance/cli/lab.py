@@ -88,7 +88,8 @@ def _exec(lab: Lab, name: str, command: list[str]) -> NoReturn:
     if not command:
         raise UsageError("no command", hint=f"appliance lab exec {name} -- ip address")
     argv = lab.machines[name].argv(command)
-    os.execvpe(argv[0], argv, {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 - an argv list; the point is to become the command
 
 
 def _say(args: argparse.Namespace, value: dict[str, object], text: str) -> None:

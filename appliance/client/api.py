@@ -57,6 +57,7 @@ class Api:
     ) -> None:
         # Only the appliance's own CA is trusted; the system's certificate store is not read.
         context = ssl.create_default_context(cafile=str(folder.ca_file)) if transport is None else False
+        self._default_model: str | None = None
         self._http = httpx.Client(
             base_url=base_url or folder.base_url,
             headers={"Authorization": f"Bearer {folder.token}", **(headers or {})},
@@ -73,6 +74,12 @@ class Api:
     def models(self) -> list[dict[str, Any]]:
         """Return the models that this client may use."""
         return list(self._json("GET", "/models")["data"])
+
+    def default_model(self) -> str:
+        """Return the name of the client's first model; asked for once."""
+        if self._default_model is None:
+            self._default_model = str(self.models()[0]["id"])
+        return self._default_model
 
     def open_session(self) -> str:
         """Open a session that keeps its state between turns; return its id."""
@@ -95,6 +102,7 @@ class Api:
         """
         session = options.pop("session", None)
         headers = {"X-Session-Id": session} if session else {}
+        options.setdefault("model", self.default_model())
         body = {"messages": messages, "stream": True, **options}
         started = time.perf_counter()
         with (

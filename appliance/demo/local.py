@@ -236,7 +236,8 @@ def _ask(paths: NodePaths, client: LocalClient, folder: Folder) -> tuple[Answer,
 
 
 def _start(paths: NodePaths, verb: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-m", "appliance", verb, "--root", str(paths.root)]
+    named = ("--node", NODE) if verb == "notary" else ()
+    command = [sys.executable, "-I", "-m", "appliance", verb, "--root", str(paths.root), *named]
     service = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     ready = {"notary": paths.notary_control, "launcher": paths.launcher_socket}[verb]
     deadline = time.monotonic() + READY_TIMEOUT_S

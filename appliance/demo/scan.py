@@ -56,11 +56,11 @@ class Found:
 def scan(machine: Machine, patterns: tuple[bytes, ...]) -> Found:
     """Search everything of a machine: processes, tmpfs, deleted files, disk.
 
-    Dirty pages are forced to the disk first: a grep of a disk that was not synced passes falsely.
+    The newest processes first, since content in use does not wait. Dirty pages are forced to the disk before that is
+    read: a grep of a disk that was not synced passes falsely.
     """
-    os.sync()
     found = Found()
-    for pid in machine.processes():
+    for pid in sorted(machine.processes(), reverse=True):
         found.processes += 1
         name = _name(pid)
         _search(found, f"memory of {name}", _memory(pid), patterns)
@@ -68,6 +68,7 @@ def scan(machine: Machine, patterns: tuple[bytes, ...]) -> Found:
     for folder in ("run", "tmp", "dev/shm"):
         _search(found, f"/{folder}", _files(machine.root / folder), patterns)
     image = machine.folder / "disk.img"
+    os.sync()
     if image.exists():
         _search(found, "raw disk", _chunks(image), patterns)
     return found

@@ -19,9 +19,10 @@ SILENCE_S = 3.0
 
 def main() -> None:
     """Ask for a long answer and read until the end or until nothing comes any more."""
-    address, folder, max_tokens = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    address, folder, model, max_tokens = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     messages = [{"role": "user", "content": sys.stdin.read()}]
-    body = json.dumps({"messages": messages, "stream": True, "max_tokens": max_tokens}).encode()
+    request = {"model": model, "messages": messages, "stream": True, "max_tokens": max_tokens}
+    body = json.dumps(request).encode()
     token = (folder / "token").read_text("utf-8").strip()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n"

@@ -20,6 +20,13 @@ import sys
 from pathlib import Path
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
 TUN = (10, 200)  # Linux allocated devices: misc, universal TUN/TAP
 
 
@@ -79,7 +86,7 @@ def mount_system(root: Path) -> None:
         make_device(root / "dev" / name, major, minor, 0o666)
     (root / "dev/net").mkdir()
     make_device(root / "dev/net/tun", *TUN, 0o600)
-    for name, target in (("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx")):
+    for name, target in LINKS.items():
         (root / "dev" / name).symlink_to(target)
     for name, kind, options in (("shm", "tmpfs", "mode=1777"), ("pts", "devpts", "ptmxmode=0666")):
         (root / "dev" / name).mkdir()

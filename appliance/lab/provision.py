@@ -62,10 +62,10 @@ def wait_until(
     )
 
 
-def add_user(machine: Machine, name: str, shell: str = "/usr/sbin/nologin") -> None:
+def add_user(machine: Machine, name: str, login: str = "/usr/sbin/nologin") -> None:
     """Add a system user with a group of its own name."""
     machine.run(
-        "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", shell, name
+        "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", login, name
     )
 
 
@@ -110,7 +110,9 @@ def start_node(node: Machine, *, bundle_key: str, ssh_key: str) -> str:
     Returns:
         The node's SSH host key, for pinning.
     """
-    add_user(node, RELAY_USER, shell="/bin/sh")
+    add_user(node, RELAY_USER, login="/bin/sh")
+    # A password that nothing matches: sshd refuses accounts that are locked ("!") altogether.
+    node.run("usermod", "--password", "*", RELAY_USER)
     add_user(node, NOTARY_USER)
     settings = NodeSettings(
         node=NODE.name,

@@ -32,7 +32,7 @@ _CHAT_TEMPLATE = (
 # into a bias per token. So the model says whole words, and its end token comes with a small, steady probability.
 _ANCHOR = 32.0
 _ANCHOR_NORMED = 10.3  # what the last norm leaves of it (measured; it varies by a tenth)
-_BIAS_WORD, _BIAS_END, _BIAS_NEVER = 0.0, 6.0, -16.0
+_BIAS_WORD, _BIAS_END, _BIAS_NEVER = 0.0, 3.0, -16.0
 
 _VERBS = """accept act add agree allow answer appear ask believe build call change check claim clear close collect
 compare connect consider contain count cover create decide deliver depend describe design detect develop discover draw
