@@ -65,7 +65,12 @@ def build(cache: Path) -> None:
         command = [*PIP, "wheel", "--verbose", "--no-deps", "-w", str(cache), str(archive)]
         environment = {**os.environ, "CMAKE_ARGS": CMAKE_ARGS}
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         lines = follow(process)
     if process.wait():

@@ -31,9 +31,9 @@ from appliance.core.schema import Closed
 MAX_BUNDLE_BYTES = 64 * 2**20  # 10,000 devices need about 4 MB; more than this is refused before it is parsed
 Generation = Annotated[int, Field(ge=1, le=2**53 - 1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Pem = Annotated[
-    str, StringConstraints(max_length=16384, pattern=r"^-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n-]*")
-]
+# Each certificate whole and nothing after the last: what is parsed is all that was signed.
+_CERTIFICATE = r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n"
+Pem = Annotated[str, StringConstraints(max_length=16384, pattern=rf"^({_CERTIFICATE}){{1,8}}\z")]
 
 
 class Device(Closed):

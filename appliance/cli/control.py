@@ -1,0 +1,51 @@
+"""`appliance control`: the management plane. The actions themselves are in `control.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from control.commands import clients, init, nodes, operators, pins, receipts, services
+
+HELP = "The management plane: set it up, run it, and say what the fleet should be."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for module in (init, services, operators, clients, nodes, pins, receipts):
+        module.add_parsers(actions)
+    for leaf in _leaves(parser):
+        leaf.add_argument("--config", type=Path, metavar="FILE", help="control.json")
+        leaf.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action and print its result."""
+    if getattr(args, "django", True):
+        from control.startup import start_django
+
+        start_django(args.config)
+    result = args.handler(args)
+    print(json.dumps(result, default=str) if args.json else _for_people(result))
+    return 0
+
+
+def _leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    subs = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not subs:
+        return [parser]
+    return [leaf for sub in subs for child in sub.choices.values() for leaf in _leaves(child)]
+
+
+def _for_people(result: dict[str, Any]) -> str:
+    """Return a list as lines of columns, and anything else as indented JSON."""
+    lists = [value for key, value in result.items() if key != "ok" and isinstance(value, list)]
+    if "ok" not in result or len(lists) != 1 or not all(isinstance(row, dict) for row in lists[0]):
+        shown = {key: value for key, value in result.items() if key != "ok"}
+        return json.dumps(shown, indent=2, default=str) if shown else "done"
+    rows = lists[0]
+    return os.linesep.join("\t".join(str(value) for value in row.values()) for row in rows) or "none"

@@ -1,0 +1,42 @@
+"""Bearer tokens of operators (RFC 6750)."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import User
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from control.operators.models import ApiToken
+from control.operators.services import token_digest
+
+
+class BearerAuthentication(BaseAuthentication):
+    """Admits the operator whose token it is. One refusal for every reason, so nothing can be probed."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
+        """Return the operator and token, or None when the request has no Authorization header.
+
+        Raises:
+            AuthenticationFailed: If there is one and it does not name a living token of an active operator.
+        """
+        header = request.META.get("HTTP_AUTHORIZATION")
+        if header is None:
+            return None
+        scheme, _, text = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise AuthenticationFailed
+        # Looked up by digest: the comparison's timing says nothing about the token.
+        token = (
+            ApiToken.objects.select_related("operator")
+            .filter(sha256=token_digest(text), expires_at__gt=timezone.now(), operator__is_active=True)
+            .first()
+        )
+        if token is None:
+            raise AuthenticationFailed
+        return token.operator, token
+
+    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 - DRF's signature
+        """Return the challenge of a 401 answer."""
+        return "Bearer"

@@ -1,0 +1,23 @@
+"""The addresses of the API, version 1."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+from rest_framework.routers import SimpleRouter
+
+from control.api.health import Health
+from control.api.problems import not_found
+from control.audit.api import AlarmView, ReceiptView
+from control.clients.api import ClientView, DeviceView
+from control.fleet.api import NodeView
+from control.pins.api import PinView
+
+router = SimpleRouter(trailing_slash=False)
+router.register("clients", ClientView, "client")
+router.register("devices", DeviceView, "device")
+router.register("nodes", NodeView, "node")
+router.register("pins", PinView, "pin")
+router.register("receipts", ReceiptView, "receipt")
+router.register("alarms", AlarmView, "alarm")
+
+urlpatterns = [*router.urls, path("health", Health.as_view(), name="health"), re_path(r"^.*$", not_found)]

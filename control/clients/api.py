@@ -1,0 +1,113 @@
+"""Clients and devices over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db.models import QuerySet
+from rest_framework import mixins, serializers, status
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from control.clients.enrolment import add_device
+from control.clients.models import Client, Device
+from control.clients.requests import DeviceFilter, NewClient, NewDevice
+from control.clients.services import (
+    create_client,
+    resume_client,
+    revoke_client,
+    revoke_device,
+    suspend_client,
+)
+
+
+class ClientShape(serializers.ModelSerializer[Client]):
+    """A client as the API shows it; never its pseudonym key."""
+
+    home = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+    models = serializers.JSONField(source="allowed_models", read_only=True)
+
+    class Meta:
+        model = Client
+        fields: ClassVar = ["name", "state", "home", "models", "limits", "created_at"]
+
+
+class DeviceShape(serializers.ModelSerializer[Device]):
+    """A device as the API shows it; none of its secrets."""
+
+    client = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+
+    class Meta:
+        model = Device
+        fields: ClassVar = [
+            "id",
+            "client",
+            "name",
+            "state",
+            "public_key",
+            "index",
+            "created_at",
+            "revoked_at",
+        ]
+
+
+class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Client]):
+    """`/clients`: list, create, retrieve, suspend, resume, revoke."""
+
+    queryset = Client.objects.select_related("home")
+    serializer_class = ClientShape
+    lookup_field = "name"
+    lookup_value_regex = "[a-z0-9-]{1,32}"
+
+    def create(self, request: Request) -> Response:
+        """Create a client from a `NewClient`."""
+        client = create_client(NewClient.parse(request.data))
+        return Response(ClientShape(client).data, status=status.HTTP_201_CREATED)
+
+    @action(detail=True, methods=["post"])
+    def suspend(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Cut the client off until it is resumed."""
+        client = self.get_object()
+        suspend_client(client)
+        return Response(ClientShape(client).data)
+
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Serve the client again."""
+        client = self.get_object()
+        resume_client(client)
+        return Response(ClientShape(client).data)
+
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Cut the client off for good."""
+        client = self.get_object()
+        revoke_client(client)
+        return Response(ClientShape(client).data)
+
+
+class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Device]):
+    """`/devices`: list, create (its configuration comes back once), retrieve, revoke."""
+
+    serializer_class = DeviceShape
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[Device]:
+        """Return the devices, filtered by `?client=`."""
+        devices = Device.objects.select_related("client")
+        chosen = DeviceFilter.parse_query(self.request.query_params)
+        return devices.filter(client__name=chosen.client) if chosen.client else devices
+
+    def create(self, request: Request) -> Response:
+        """Add a device from a `NewDevice`; the answer is the one copy of its `ClientConfiguration`."""
+        configuration = add_device(NewDevice.parse(request.data))
+        return Response(configuration.model_dump(mode="json"), status=status.HTTP_201_CREATED)
+
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Cut the device off for good."""
+        device = self.get_object()
+        revoke_device(device)
+        return Response(DeviceShape(device).data)

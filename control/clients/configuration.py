@@ -1,0 +1,84 @@
+"""Renders what a client takes home when a device is added. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import wgconfig
+
+from appliance.core.bundle import Tunnel
+from appliance.core.client_configuration import PRIVATE_KEY_PLACEHOLDER, ClientConfiguration
+from appliance.core.receipt import Keyring
+
+KEEPALIVE_S = 25  # keeps the NAT mapping of a client's router open; wg(8) names this value as sensible
+
+
+@dataclass(frozen=True)
+class PublicMaterial:
+    """What every client gets: the CA and the keys that verify receipts."""
+
+    ca_pem: str
+    keyring: Keyring
+
+
+@dataclass(frozen=True)
+class NodeEnd:
+    """The node as a client's WireGuard sees it."""
+
+    endpoint: str
+    public_key: str
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True)
+class DeviceSecrets:
+    """What is made once and shown once."""
+
+    token: str
+    preshared_key: str
+
+    def __repr__(self) -> str:
+        return "DeviceSecrets(masked)"
+
+
+def render_configuration(
+    *,
+    client: str,
+    device: str,
+    public_key: str,
+    addresses: tuple[str, str],
+    node: NodeEnd,
+    secrets: DeviceSecrets,
+    material: PublicMaterial,
+    pseudonym_key: str,
+    pin_ids: tuple[str, ...],
+) -> ClientConfiguration:
+    """Return the configuration of one device."""
+    return ClientConfiguration(
+        client=client,
+        device=device,
+        public_key=public_key,
+        base_url=f"https://{node.tunnel.address4}/v1",
+        wireguard_conf=render_wireguard(addresses, node, secrets.preshared_key),
+        token=secrets.token,
+        ca_pem=material.ca_pem,
+        keyring=material.keyring,
+        pseudonym_key=pseudonym_key,
+        pin_ids=pin_ids,
+    )
+
+
+def render_wireguard(addresses: tuple[str, str], node: NodeEnd, preshared_key: str) -> str:
+    """Return wg-quick(8) text. Only the node's own tunnel addresses are routed into the tunnel."""
+    conf = wgconfig.WGConfig()
+    conf.initialize_file()
+    address4, address6 = addresses
+    conf.add_attr(None, "PrivateKey", PRIVATE_KEY_PLACEHOLDER)
+    conf.add_attr(None, "Address", f"{address4}/32, {address6}/128")
+    conf.add_attr(None, "MTU", node.tunnel.mtu)
+    conf.add_peer(node.public_key)
+    conf.add_attr(node.public_key, "PresharedKey", preshared_key)
+    conf.add_attr(node.public_key, "AllowedIPs", f"{node.tunnel.address4}/32, {node.tunnel.address6}/128")
+    conf.add_attr(node.public_key, "Endpoint", node.endpoint)
+    conf.add_attr(node.public_key, "PersistentKeepalive", KEEPALIVE_S)
+    return "\n".join(conf.lines) + "\n"

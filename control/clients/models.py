@@ -1,0 +1,101 @@
+"""Clients, their devices, and the counter behind device addresses."""
+
+from __future__ import annotations
+
+import secrets
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from appliance.core.bundle import Limits
+from appliance.core.names import encode_base64
+from control.fleet.models import Node
+
+
+class ClientState(models.TextChoices):
+    """Whether a client may be served."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"  # cut off, can be resumed
+    REVOKED = "revoked"  # cut off for good
+
+
+class DeviceState(models.TextChoices):
+    """Whether a device may connect."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+def _pseudonym_key() -> str:
+    return encode_base64(secrets.token_bytes(32))
+
+
+class Client(models.Model):
+    """The unit of isolation: one cell on its home node.
+
+    Attributes:
+        pseudonym_key: Base64 of 32 random bytes; keys the digest by which receipts name the client. Not a
+            credential, and the client holds it too.
+        limits: `appliance.core.bundle.Limits`.
+        allowed_models: Names of the pins it may use, the default first.
+    """
+
+    name = models.CharField(max_length=32, unique=True)
+    state = models.CharField(max_length=16, choices=ClientState.choices, default=ClientState.ACTIVE)
+    home = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="clients")
+    pseudonym_key = models.CharField(max_length=44, default=_pseudonym_key, editable=False)
+    limits = models.JSONField(default=dict)
+    allowed_models = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def parsed_limits(self) -> Limits:
+        """Return the limits."""
+        return Limits.parse(self.limits)
+
+
+class Device(models.Model):
+    """One WireGuard peer of a client. Rows are never deleted, so a key and an index are used once.
+
+    Attributes:
+        sealed_preshared_key: Closed for the reconciler's seal key: the web process that made it cannot read it.
+        token_sha256: Digest of the bearer token.
+        index: Counts all devices there ever were; the tunnel addresses are the networks' bases plus this.
+    """
+
+    client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="devices")
+    name = models.CharField(max_length=32)
+    state = models.CharField(max_length=16, choices=DeviceState.choices, default=DeviceState.ACTIVE)
+    public_key = models.CharField(max_length=44, unique=True)
+    sealed_preshared_key = models.TextField(editable=False)
+    token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    index = models.PositiveBigIntegerField(unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["client", "name", "id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["client", "name"], condition=Q(state="active"), name="one_active_device_per_name"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AddressCounter(models.Model):
+    """The one row that holds the last device index given out. It only grows."""
+
+    last = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.last)

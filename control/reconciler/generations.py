@@ -1,0 +1,72 @@
+"""Numbers bundles: a new generation exactly when the content is new, and the same bytes again otherwise."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.utils import timezone
+
+from appliance.core.bundle import Accepted, Bundle
+from appliance.core.errors import RefusedError
+from control.audit.models import AlarmKind
+from control.audit.services import raise_alarm
+from control.fleet.models import BundleRecord, Node, current_epoch
+from control.reconciler.render import Rows, number_content, render_content
+
+
+def number_bundle(node: Node, rows: Rows) -> Bundle:
+    """Return the bundle of these rows under its number, which is on record before the bundle is sent."""
+    rendered = render_content(rows)
+    content = rendered.digest
+    with transaction.atomic():
+        epoch = current_epoch()
+        last = BundleRecord.objects.filter(node=node).order_by("epoch", "generation").last()
+        if last is not None and (last.epoch, last.content) == (epoch, content):
+            return number_content(
+                rendered, epoch=epoch, generation=last.generation, previous=last.previous or None
+            )
+        generation = last.generation + 1 if last is not None and last.epoch == epoch else 1
+        previous = last.digest if last is not None else None
+        bundle = number_content(rendered, epoch=epoch, generation=generation, previous=previous)
+        BundleRecord.objects.create(
+            node=node,
+            epoch=epoch,
+            generation=generation,
+            previous=previous or "",
+            digest=bundle.digest,
+            content=content,
+        )
+    return bundle
+
+
+def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
+    """Check that the node accepted nothing this control has no record of; return None or raise.
+
+    After control was restored from an old backup a node is ahead of it. Sending what control remembers would be
+    refused generation after generation; guessing a higher number would hide what happened.
+
+    Raises:
+        RefusedError: If the node is ahead; an alarm is raised too.
+    """
+    if accepted is None:
+        return
+    record = BundleRecord.objects.filter(
+        node=node, epoch=accepted.epoch, generation=accepted.generation, digest=accepted.digest
+    )
+    if not record.exists() and accepted.epoch >= current_epoch():
+        raise_alarm(node, AlarmKind.NODE_AHEAD, f"{accepted.epoch}.{accepted.generation}")
+        raise RefusedError(
+            "the node accepted a bundle that this control has no record of",
+            field="accepted",
+            hint="was control restored from a backup? then raise the epoch",
+        )
+
+
+def record_accepted(node: Node, accepted: Accepted) -> None:
+    """Note when a node accepted a bundle for the first time."""
+    BundleRecord.objects.filter(
+        node=node,
+        epoch=accepted.epoch,
+        generation=accepted.generation,
+        digest=accepted.digest,
+        accepted_at=None,
+    ).update(accepted_at=timezone.now())

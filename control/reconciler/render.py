@@ -1,0 +1,112 @@
+"""Desired state in, bundle out. Pure: the same rows give the same bytes, in whatever order they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from appliance.core.bundle import Bundle, Client, Device, Limits, Tls, Tunnel
+from appliance.core.names import decode_base64
+from appliance.core.pin import Manifest
+from appliance.core.receipt import pseudonym
+from control.clients.addresses import device_addresses
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """An active device."""
+
+    name: str
+    public_key: str
+    preshared_key: str = field(repr=False)
+    token_sha256: str
+    index: int
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """An active client."""
+
+    name: str
+    pseudonym_key: str = field(repr=False)
+    models: tuple[str, ...]
+    limits: Limits
+    devices: tuple[DeviceRow, ...]
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """The node itself."""
+
+    name: str
+    seats: int
+    tunnel: Tunnel
+    certificate: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Everything that one node should be."""
+
+    node: NodeRow
+    pins: tuple[Manifest, ...]
+    clients: tuple[ClientRow, ...]
+
+
+def render_bundle(rows: Rows, *, epoch: int, generation: int, previous: str | None) -> Bundle:
+    """Return the node's bundle under these numbers."""
+    return number_content(render_content(rows), epoch=epoch, generation=generation, previous=previous)
+
+
+def render_content(rows: Rows) -> Bundle:
+    """Return the node's bundle with the numbers of a first one, everything sorted by name.
+
+    Two of these have the same digest exactly if what they say is the same.
+    """
+    pins = tuple(sorted(rows.pins, key=lambda pin: pin.name))
+    names = {pin.name for pin in pins}
+    rendered = (_client(row, names, rows.node.tunnel) for row in rows.clients)
+    clients = sorted((client for client in rendered if client is not None), key=lambda client: client.name)
+    return Bundle(
+        node=rows.node.name,
+        epoch=1,
+        generation=1,
+        previous=None,
+        seats=rows.node.seats,
+        tunnel=rows.node.tunnel,
+        tls=Tls(certificate=rows.node.certificate) if rows.node.certificate else None,
+        pins=pins,
+        clients=tuple(clients),
+    )
+
+
+def number_content(content: Bundle, *, epoch: int, generation: int, previous: str | None) -> Bundle:
+    """Return the same bundle under other numbers; its devices are not validated a second time."""
+    return content.model_copy(update={"epoch": epoch, "generation": generation, "previous": previous})
+
+
+def _client(row: ClientRow, pinned: set[str], tunnel: Tunnel) -> Client | None:
+    """Return the client, or None if every model it may use was retired: there is nothing to serve it with."""
+    models = tuple(name for name in row.models if name in pinned)
+    if not models:
+        return None
+    return Client(
+        name=row.name,
+        pseudonym=pseudonym(decode_base64(row.pseudonym_key), row.name),
+        models=models,
+        limits=row.limits,
+        devices=tuple(_devices(row.devices, tunnel)),
+    )
+
+
+def _devices(rows: Iterable[DeviceRow], tunnel: Tunnel) -> Iterable[Device]:
+    for row in sorted(rows, key=lambda row: row.name):
+        address4, address6 = device_addresses(tunnel, row.index)
+        yield Device(
+            name=row.name,
+            public_key=row.public_key,
+            preshared_key=row.preshared_key,
+            address4=address4,
+            address6=address6,
+            token_sha256=row.token_sha256,
+        )

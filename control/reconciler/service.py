@@ -1,0 +1,116 @@
+"""The reconciler: one worker per node, woken by hints and by the clock."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Self
+
+from django.conf import settings
+from django.db import close_old_connections, connections
+
+from control.config import ControlPaths
+from control.fleet.models import Node
+from control.logs import log_event
+from control.reconciler.keys import ReconcilerKeys, read_keys
+from control.reconciler.listener import HintListener
+from control.reconciler.worker import NodeWorker
+from provisioning.channel import Connection
+from provisioning.node import NodeClient
+from provisioning.ssh import SshConnection, SshTarget
+
+logger = logging.getLogger(__name__)
+POLL_S = 1.0  # how long a signal may wait, and how late a node that was added without a hint is found
+Connect = Callable[[Node], Connection]
+
+
+class Reconciler:
+    """Keeps every node at its desired state until it is stopped.
+
+    Args:
+        paths: Where the hint socket and the keyring are.
+        keys: Private keys.
+        interval_s: Between two periodic passes over a node.
+        connect: Makes the connection to a node; SSH but in tests.
+    """
+
+    def __init__(
+        self, paths: ControlPaths, keys: ReconcilerKeys, interval_s: float, connect: Connect | None = None
+    ) -> None:
+        self._paths = paths
+        self._keys = keys
+        self._interval_s = interval_s
+        self._connect = connect or self._connect_by_ssh
+        self._workers: dict[str, NodeWorker] = {}
+        self._stopping = threading.Event()
+
+    @classmethod
+    def from_settings(cls) -> Self:
+        """Make the reconciler that control.json describes.
+
+        Raises:
+            HostError: If a private key cannot be read.
+        """
+        return cls(settings.PATHS, read_keys(settings.PATHS), settings.CONFIG.interval_s)
+
+    def pass_once(self) -> dict[str, str]:
+        """Make one pass over each node in turn; return the error code of each, empty where all is well."""
+        self._find_nodes()
+        codes = {name: worker.pass_once() for name, worker in self._workers.items()}
+        for worker in self._workers.values():
+            worker.stop()
+        return codes
+
+    def run_until_signal(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        self.run()
+
+    def run(self) -> None:
+        """Run until `stop` is called."""
+        try:
+            with HintListener(self._paths.hint_socket) as listener:
+                log_event(logger, logging.INFO, "reconciler_started")
+                while not self._stopping.is_set():
+                    self._serve_once(listener)
+        finally:
+            for worker in self._workers.values():
+                worker.stop()
+            connections.close_all()
+
+    def stop(self) -> None:
+        """End `run` within a second."""
+        self._stopping.set()
+
+    def _serve_once(self, listener: HintListener) -> None:
+        """Start workers for new nodes, and wake all when a hint comes."""
+        close_old_connections()
+        for worker in self._find_nodes():
+            worker.start()
+        if listener.wait(POLL_S):
+            for worker in self._workers.values():
+                worker.wake()
+
+    def _find_nodes(self) -> list[NodeWorker]:
+        """Make a worker for each node that has none; return the new ones."""
+        new = [node for node in Node.objects.all() if node.name not in self._workers]
+        for node in new:
+            client = NodeClient(self._connect(node))
+            self._workers[node.name] = NodeWorker(
+                node.name, client, self._keys, self._paths.keyring, self._interval_s
+            )
+        return [self._workers[node.name] for node in new]
+
+    def _connect_by_ssh(self, node: Node) -> Connection:
+        return SshConnection(
+            SshTarget(
+                address=node.address,
+                port=node.port,
+                user=node.user,
+                host_key=node.host_key,
+                key_file=self._keys.ssh_file,
+            )
+        )

@@ -1,0 +1,21 @@
+"""Every URL of control. What is not here is 404."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.staticfiles.views import serve
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+admin.site.site_header = "Sovereign Appliance"
+admin.site.site_title = "Sovereign Appliance"
+admin.site.index_title = "Control"
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+    path("api/v1/", include("control.api.urls")),
+    # `insecure` only means slow here: the finders know the installed packages' static folders and nothing else, and
+    # a console for a handful of operators needs no second server for a style sheet.
+    path("static/<path:path>", serve, {"insecure": True}),
+]

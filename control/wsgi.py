@@ -1,0 +1,11 @@
+"""The WSGI application that `appliance control serve` runs."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "control.settings")
+
+application = get_wsgi_application()

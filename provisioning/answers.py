@@ -1,0 +1,76 @@
+"""What a node answers, as closed schemas: a node is trusted with its own affairs, not with control's parser."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from appliance.core.bundle import Accepted
+from appliance.core.names import Digest, Hex128, Key32, Name, Version
+from appliance.core.schema import Closed
+
+Text = Annotated[str, StringConstraints(max_length=512)]
+Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Identity(Closed):
+    """Who the node is. Fields as in node-protocols.md."""
+
+    node: Name
+    wireguard_public_key: Key32
+    receipt_public_key: Key32
+    tls_request: Annotated[str, StringConstraints(max_length=16_384)]
+    boot: Hex128
+    appliance: Version
+
+
+class State(Closed):
+    """What the node accepted last, and which model files it holds."""
+
+    accepted: Accepted | None
+    boot: Hex128
+    models: Annotated[tuple[Digest, ...], Field(max_length=4096)]
+
+
+class Stored(Closed):
+    """Whether a model file was stored; False if the node had it."""
+
+    stored: bool
+
+
+class Planned(Closed):
+    """What `apply` would do."""
+
+    actions: Annotated[tuple[Text, ...], Field(max_length=100_000)]
+    why_empty: Text | None = None
+
+
+class Applied(Closed):
+    """What `apply` did."""
+
+    accepted: Accepted
+    actions: Annotated[tuple[Text, ...], Field(max_length=100_000)]
+    milliseconds: Milliseconds
+
+
+class Revoked(Closed):
+    """What a revocation removed."""
+
+    removed: Annotated[tuple[Key32, ...], Field(max_length=10_000)]
+    ended: Annotated[tuple[Name, ...], Field(max_length=10_000)]
+    milliseconds: Milliseconds
+
+
+class Entry(Closed):
+    """One entry of the node's journal. `signed` is parsed by whoever admits it, so that one bad entry stops no other."""
+
+    position: Annotated[int, Field(ge=0, le=2**53 - 1)]
+    signed: Any
+
+
+class Receipts(Closed):
+    """A piece of the node's journal."""
+
+    entries: Annotated[tuple[Entry, ...], Field(max_length=10_000)]
+    next: Annotated[int, Field(ge=0, le=2**53 - 1)]

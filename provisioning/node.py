@@ -1,0 +1,177 @@
+"""The agent's protocol from control's side: one method per operation (docs/spec/node-protocols.md, section 1)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from appliance.core import canonical
+from appliance.core.errors import HostError, RefusedError, UnavailableError
+from appliance.core.schema import Closed
+from provisioning.answers import Applied, Identity, Planned, Receipts, Revoked, State, Stored
+from provisioning.channel import Connection
+from provisioning.conversation import Conversation
+
+QUICK_S = 15.0
+APPLY_S = 120.0
+REVOKE_S = 10.0
+SLOWEST_UPLOAD_BYTES_PER_S = 2**20
+CHUNK_BYTES = 2**18
+MAX_HEALTH_BYTES = 2**18
+
+T = TypeVar("T", bound=Closed)
+
+
+class _Lane:
+    """One conversation and its lock: requests on a lane wait for each other."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._conversation: Conversation | None = None
+
+    def ask(
+        self, op: str, fields: dict[str, Any], timeout_s: float, body: Iterator[bytes] | None = None
+    ) -> dict[str, Any]:
+        with self._lock:
+            if self._conversation is None:
+                self._conversation = Conversation(self._connection.open_channel())
+            try:
+                return self._conversation.ask(op, fields, timeout_s, body)
+            except UnavailableError:
+                self._conversation = None
+                raise
+
+    def open(self) -> None:
+        with self._lock:
+            if self._conversation is None:
+                self._conversation = Conversation(self._connection.open_channel())
+
+    def forget(self) -> None:
+        with self._lock:
+            if self._conversation is not None:
+                self._conversation.close()
+                self._conversation = None
+
+
+class NodeClient:
+    """A node, over one connection with two lanes.
+
+    Everything goes over the first lane, one request at a time; revocations go over the second, so that they never
+    wait behind a long `apply` or an upload. Safe to use from several threads.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._main = _Lane(connection)
+        self._urgent = _Lane(connection)
+
+    def open(self) -> None:
+        """Open both lanes now, so that the first revocation pays for no handshake.
+
+        Raises:
+            UnavailableError: If the node cannot be reached.
+            RefusedError: If the node does not show the pinned host key.
+        """
+        self._main.open()
+        self._urgent.open()
+
+    def close(self) -> None:
+        """Close the connection; the next request connects anew. A request under way on either lane fails."""
+        self._connection.close()
+        self._main.forget()
+        self._urgent.forget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def identity(self) -> Identity:
+        """Return who the node is. All methods raise as `Conversation.ask` does."""
+        return self._ask(Identity, "identity")
+
+    def state(self) -> State:
+        """Return what the node accepted last, and its model files."""
+        return self._ask(State, "state")
+
+    def send_model(self, path: Path, sha256: str) -> bool:
+        """Upload a model file; return False if the node had it already.
+
+        Raises:
+            HostError: If the file cannot be read here.
+        """
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise HostError(f"cannot read {path}", hint="pin the model again") from error
+        timeout_s = QUICK_S + size / SLOWEST_UPLOAD_BYTES_PER_S
+        fields = {"sha256": sha256, "size": size}
+        return self._ask(Stored, "model", fields, timeout_s, _chunks(path, size)).stored
+
+    def observe(self) -> dict[str, Any]:
+        """Return what the kernel and the file system of the node hold now."""
+        return self._main.ask("observe", {}, QUICK_S)
+
+    def plan(self, bundle: str, signature: str) -> Planned:
+        """Return what `apply` would do with this bundle."""
+        return self._ask(Planned, "plan", {"bundle": bundle, "signature": signature}, APPLY_S)
+
+    def apply(self, bundle: str, signature: str) -> Applied:
+        """Bring the node to the state that the bundle says."""
+        return self._ask(Applied, "apply", {"bundle": bundle, "signature": signature}, APPLY_S)
+
+    def revoke(self, revocation: str, signature: str) -> Revoked:
+        """Cut devices and clients off, on the lane of its own."""
+        fields = {"revocation": revocation, "signature": signature}
+        return _parse(Revoked, self._urgent.ask("revoke", fields, REVOKE_S))
+
+    def health(self) -> dict[str, Any]:
+        """Return the node's health: integers, booleans and short texts, bounded in size."""
+        answer = self._main.ask("health", {}, QUICK_S)
+        if len(canonical.encode(answer)) > MAX_HEALTH_BYTES:
+            raise RefusedError("the health report is too large", field="health")
+        return answer
+
+    def receipts(self, after: int, limit: int = 1000) -> Receipts:
+        """Return receipts after a position of the node's journal."""
+        return self._ask(Receipts, "receipts", {"after": after, "limit": limit}, QUICK_S)
+
+    def _ask(
+        self,
+        schema: type[T],
+        op: str,
+        fields: dict[str, Any] | None = None,
+        timeout_s: float = QUICK_S,
+        body: Iterator[bytes] | None = None,
+    ) -> T:
+        return _parse(schema, self._main.ask(op, fields or {}, timeout_s, body))
+
+
+def _parse(schema: type[T], answer: dict[str, Any]) -> T:
+    try:
+        return schema.parse(answer)
+    except RefusedError as refused:
+        raise RefusedError(
+            "the node's answer is not what the protocol says",
+            field=refused.field,
+            hint="is the node of this version?",
+        ) from refused
+
+
+def _chunks(path: Path, size: int) -> Iterator[bytes]:
+    """Yield exactly `size` bytes of a file: the node counts them."""
+    left = size
+    try:
+        with path.open("rb") as file:
+            while left:
+                chunk = file.read(min(CHUNK_BYTES, left))
+                if not chunk:
+                    raise UnavailableError("the file became shorter while it was sent")
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise UnavailableError("the file could not be read while it was sent") from error

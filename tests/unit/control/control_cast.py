@@ -1,0 +1,63 @@
+"""What operators say in control's tests: nodes, manifests, keys."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from rest_framework.test import APIClient
+
+from appliance.core.names import encode_base64
+from appliance.core.pin import Launch, Manifest, PinnedFile, Runtime
+
+HOST_KEY = "ssh-ed25519 " + encode_base64(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + b"h" * 32)
+
+
+def new_public_key() -> str:
+    """A WireGuard public key nobody used before."""
+    return encode_base64(X25519PrivateKey.generate().public_key().public_bytes_raw())
+
+
+def node_request(name: str = "node-a", number: int = 77, **changes: Any) -> dict[str, Any]:
+    """What an operator says to add a node; each number has networks of its own."""
+    return {
+        "name": name,
+        "address": f"192.0.2.{number}",
+        "user": "appliance-relay",
+        "host_key": HOST_KEY,
+        "endpoint": f"203.0.113.{number}:51820",
+        "network4": f"10.{number}.0.0/16",
+        "network6": f"fd00:{number}::/64",
+        "address4": f"10.{number}.0.1",
+        "address6": f"fd00:{number}::1",
+        "seats": 2,
+        **changes,
+    }
+
+
+def manifest_for(content: bytes, name: str = "tiny", version: str = "1.0") -> Manifest:
+    """A manifest of one file."""
+    file = PinnedFile(path=f"{name}.gguf", size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    return Manifest(
+        name=name,
+        version=version,
+        files=(file,),
+        chat_template="{{ messages }}",
+        stop=(),
+        launch=Launch(),
+        runtime=Runtime(llama_cpp_python="0.3.36"),
+        licence="Apache-2.0",
+        source="tests",
+    )
+
+
+class OverTls(APIClient):
+    """A client whose requests come over TLS unless they say otherwise."""
+
+    secure = True
+
+    def generic(self, method: str, path: str, *args: Any, **extra: Any) -> Any:
+        """Make a request."""
+        extra["secure"] = self.secure
+        return super().generic(method, path, *args, **extra)

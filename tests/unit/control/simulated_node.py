@@ -1,0 +1,228 @@
+"""A node that speaks the real JSON-lines protocol over a socket pair and verifies bundles as the agent does.
+
+It keeps peers in memory instead of a kernel. Nothing of control is patched: the reconciler gets a connection whose
+channels end here instead of at sshd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from appliance.core import signing
+from appliance.core.bundle import Accepted, Bundle, verify_bundle, verify_revocation
+from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
+from appliance.core.names import ZERO_DIGEST, encode_base64, random_id
+from appliance.core.receipt import (
+    Confinement,
+    End,
+    Erase,
+    Receipt,
+    RuntimeFacts,
+    SignedReceipt,
+    sign_receipt,
+)
+
+BOOT = "b" * 32
+
+
+@dataclass
+class SimulatedNode:
+    """One node. `down` makes it unreachable; `apply_s` makes `apply` slow."""
+
+    name: str
+    bundle_key: str
+    down: bool = False
+    apply_s: float = 0.0
+    accepted: Accepted | None = None
+    bundle: Bundle | None = None
+    peers: dict[str, str] = field(default_factory=dict)
+    models: dict[str, bytes] = field(default_factory=dict)
+    journal: list[Any] = field(default_factory=list)
+    seen: list[tuple[str, float]] = field(default_factory=list)
+    health: dict[str, Any] = field(default_factory=lambda: {"uptime_s": 1})
+
+    def __post_init__(self) -> None:
+        self.receipt_key = Ed25519PrivateKey.generate()
+        self.wireguard_key = X25519PrivateKey.generate()
+        self.tls_key = ec.generate_private_key(ec.SECP256R1())
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+
+    # -- the connection that control gets
+
+    def open_channel(self) -> SocketChannel:
+        if self.down:
+            raise UnavailableError("the node does not answer on its SSH port")
+        ours, theirs = socket.socketpair()
+        self._open.append(ours)
+        threading.Thread(target=self._serve, args=(theirs,), daemon=True).start()
+        return SocketChannel(ours)
+
+    def close(self) -> None:
+        """Break every channel, as closing an SSH connection does; who waits on one is told."""
+        for ours in self._open:
+            with contextlib.suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    # -- the agent's side
+
+    def ops(self) -> list[str]:
+        return [op for op, _ in self.seen]
+
+    def issue_receipt(self, client: str, **changes: Any) -> SignedReceipt:
+        """Append a receipt to the journal, chained like the notary does."""
+        mine = [entry for entry in self.journal if entry["receipt"]["client"] == client]
+        last = Receipt.parse(mine[-1]["receipt"]) if mine else None
+        values: dict[str, Any] = {
+            "id": random_id(),
+            "session": random_id(),
+            "client": client,
+            "seq": last.seq + 1 if last else 1,
+            "prev": last.digest if last else ZERO_DIGEST,
+            "node": self.name,
+            "boot": BOOT,
+            "opened_at": "2026-01-01T00:00:00.000Z",
+            "ended_at": "2026-01-01T00:00:01.000Z",
+            "end": End.ONE_SHOT,
+            "requests": 1,
+            "prompt_tokens": 2,
+            "completion_tokens": 3,
+            "retrieved_chunks": 0,
+            "corpora": (),
+            "models": ("1" * 64,),
+            "runtime": RuntimeFacts(appliance="0.1.0", llama_cpp="2" * 64, generation=1),
+            "confinement": Confinement(
+                landlock_abi=7,
+                seccomp=True,
+                network="namespace",
+                core_dumps=False,
+                dumpable=False,
+                swap=False,
+            ),
+            "erase": Erase(bytes=1, verified=True),
+        }
+        signed = sign_receipt(Receipt(**(values | changes)), self.receipt_key)
+        self.journal.append(signed.model_dump(mode="json"))
+        return signed
+
+    def _serve(self, stream: socket.socket) -> None:
+        with stream, stream.makefile("rb") as file:
+            while line := file.readline():
+                request = json.loads(line)
+                op = request.pop("op")
+                number = request.pop("id")
+                if self.down:
+                    return
+                self.seen.append((op, time.monotonic()))
+                try:
+                    if op == "model":
+                        request["content"] = file.read(request.pop("size"))
+                    reply = {"id": number, "ok": True, "result": getattr(self, f"op_{op}")(**request)}
+                except ApplianceError as error:
+                    problem = {"code": error.code, "message": str(error)}
+                    if isinstance(error, RefusedError):
+                        problem["field"] = error.field or ""
+                    reply = {"id": number, "ok": False, "error": problem}
+                try:
+                    stream.sendall(json.dumps(reply).encode() + b"\n")
+                except OSError:
+                    return
+
+    def op_identity(self) -> dict[str, Any]:
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ignored")])
+        request = x509.CertificateSigningRequestBuilder(name).sign(self.tls_key, hashes.SHA256())
+        return {
+            "node": self.name,
+            "wireguard_public_key": encode_base64(self.wireguard_key.public_key().public_bytes_raw()),
+            "receipt_public_key": signing.public_text(self.receipt_key),
+            "tls_request": request.public_bytes(serialization.Encoding.PEM).decode(),
+            "boot": BOOT,
+            "appliance": "0.1.0",
+        }
+
+    def op_state(self) -> dict[str, Any]:
+        accepted = self.accepted.model_dump() if self.accepted else None
+        return {"accepted": accepted, "boot": BOOT, "models": sorted(self.models)}
+
+    def op_model(self, sha256: str, content: bytes) -> dict[str, Any]:
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise RefusedError("the file's bytes are not the pinned ones", field="sha256")
+        self.models[sha256] = content
+        return {"stored": True}
+
+    def op_apply(self, bundle: str, signature: str) -> dict[str, Any]:
+        with self._lock:
+            accepted = verify_bundle(
+                bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+            )
+            time.sleep(self.apply_s)
+            self.bundle = accepted
+            self.accepted = Accepted(
+                epoch=accepted.epoch, generation=accepted.generation, digest=accepted.digest
+            )
+            self.peers = {d.public_key: d.preshared_key for c in accepted.clients for d in c.devices}
+        return {"accepted": self.accepted.model_dump(), "actions": [], "milliseconds": 1}
+
+    def op_revoke(self, revocation: str, signature: str) -> dict[str, Any]:
+        asked = verify_revocation(
+            revocation.encode(),
+            signature,
+            public_key=self.bundle_key,
+            node=self.name,
+            accepted=self.accepted,
+        )
+        removed = [key for key in asked.public_keys if self.peers.pop(key, None) is not None]
+        return {"removed": removed, "ended": list(asked.clients), "milliseconds": 1}
+
+    def op_health(self) -> dict[str, Any]:
+        return self.health
+
+    def op_receipts(self, after: int, limit: int) -> dict[str, Any]:
+        if after > len(self.journal):
+            return {"entries": [], "next": len(self.journal)}
+        piece = self.journal[after : after + limit]
+        entries = [{"position": after + n + 1, "signed": signed} for n, signed in enumerate(piece)]
+        return {"entries": entries, "next": after + len(piece)}
+
+
+class SocketChannel:
+    """Control's end of the socket pair."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._socket = stream
+        self._file = stream.makefile("rb")
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise UnavailableError("the connection to the node broke") from error
+
+    def receive_line(self, limit: int, timeout_s: float) -> bytes:
+        self._socket.settimeout(timeout_s)
+        try:
+            line = self._file.readline(limit + 1)
+        except OSError as error:
+            raise UnavailableError("the connection to the node broke") from error
+        if not line.endswith(b"\n"):
+            raise UnavailableError("the node closed the connection")
+        return line[:-1]
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
