@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 from appliance.core.errors import HostError
 from appliance.demo import scan
@@ -171,17 +172,12 @@ def leave_nothing(lab: Lab) -> dict[str, Any]:
     """A canary is found while a session runs and nowhere once the cell has exited."""
     canary = scan.make_canary()
     patterns = scan.forms(canary)
-    syncing = scan.keep_syncing()
-    stream = start_stream(lab[ACME], f"Repeat after me: {canary}. " * 20)
-    try:
-        during = scan.scan(lab[NODE], patterns)
-        end_stream(stream)
+    with scan.syncing():
+        with streaming(lab[ACME], f"Repeat after me: {canary}. " * 20) as stream:
+            during = scan.scan(lab[NODE], patterns)
+            end_stream(stream)
         wait_for_exit(lab, ACME)
         after = scan.scan(lab[NODE], patterns)
-    finally:
-        syncing.kill()
-        syncing.wait()
-        stream.kill()
     return {
         "canary": {
             "found_during": during.total,
@@ -197,14 +193,12 @@ def leave_nothing(lab: Lab) -> dict[str, Any]:
 def revoke(lab: Lab) -> dict[str, Any]:
     """A device is revoked by the API while it streams; the clock runs from the call to the client's last byte."""
     mgmt = lab[MGMT]
-    operator = ready_operator(mgmt, f"/api/v1/devices/{device_id(mgmt, BOLT)}/revoke")
-    stream = start_stream(lab[BOLT], QUESTION)
-    try:
-        called = last_json(operator.communicate("now\n", timeout=30)[0])
+    with (
+        operator(mgmt, f"/api/v1/devices/{device_id(mgmt, BOLT)}/revoke") as call,
+        streaming(lab[BOLT], QUESTION) as stream,
+    ):
+        called = last_json(call.communicate("now\n", timeout=30)[0])
         ended = end_stream(stream)
-    finally:
-        operator.kill()
-        stream.kill()
     if ended["finished"] or called["status"] >= 300:
         raise HostError("the stream ended by itself or the call was refused; the figure would prove nothing")
     milliseconds = (ended["last_byte_at"] - called["asked_at"]) * 1000
@@ -217,20 +211,17 @@ def device_id(mgmt: Machine, client: MachineSpec) -> int:
     return next(int(device["id"]) for device in devices if device["name"] == "laptop")
 
 
-def ready_operator(mgmt: Machine, path: str) -> subprocess.Popen[str]:
-    """Start an API call that waits for its moment."""
+@contextmanager
+def operator(mgmt: Machine, path: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield an API call that waits for its moment: a line on its standard input."""
     control(mgmt, "create-operator", "demo", "--no-password")
     token = str(control(mgmt, "token", "create", "demo", "demo")["token"])
     ca = f"{provision.CONTROL_STATE}/public/ca.pem"
-    command = module("operator", MGMT_ADDRESS, str(CONSOLE_PORT), ca, path)
-    operator: subprocess.Popen[str] = mgmt.popen(
-        *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    pipe_of(operator.stdin).write(f"{token}\n")
-    pipe_of(operator.stdin).flush()
-    if pipe_of(operator.stdout).readline().strip() != "ready":
-        raise HostError("the console does not answer", hint=f"look in {mgmt.folder}")
-    return operator
+    with program(mgmt, "operator", MGMT_ADDRESS, str(CONSOLE_PORT), ca, path) as call:
+        say(call, f"{token}\n")
+        if hear(call) != "ready":
+            raise HostError("the console does not answer", hint=f"look in {mgmt.folder}")
+        yield call
 
 
 STEPS: tuple[tuple[str, Callable[[Lab], dict[str, Any]]], ...] = (
@@ -248,17 +239,38 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
     return (*appliance()[:3], f"appliance.demo.{name}", *arguments)
 
 
-def start_stream(machine: Machine, prompt: str) -> subprocess.Popen[str]:
-    """Start a long answer and return once its first text has come."""
-    command = module("stream", TUNNEL_ADDRESS4, LAPTOP, MODEL, str(LONG_ANSWER_TOKENS))
-    stream: subprocess.Popen[str] = machine.popen(
-        *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    pipe_of(stream.stdin).write(prompt)
-    pipe_of(stream.stdin).close()
-    if pipe_of(stream.stdout).readline().strip() != "streaming":
-        raise HostError("no stream came", hint=f"look in {machine.folder.parent}")
-    return stream
+@contextmanager
+def streaming(machine: Machine, prompt: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield a long answer whose first text has come."""
+    with program(machine, "stream", TUNNEL_ADDRESS4, LAPTOP, MODEL, str(LONG_ANSWER_TOKENS)) as stream:
+        say(stream, prompt)
+        pipe_of(stream.stdin).close()
+        stream.stdin = None
+        if hear(stream) != "streaming":
+            raise HostError("no stream came", hint=f"look in {machine.folder.parent}")
+        yield stream
+
+
+@contextmanager
+def program(machine: Machine, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield one of the demo's programs, running in a machine with pipes; it is ended and waited for afterwards."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with machine.popen(*module(name, *arguments), text=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def say(process: subprocess.Popen[str], text: str) -> None:
+    """Write to a program."""
+    pipe_of(process.stdin).write(text)
+    pipe_of(process.stdin).flush()
+
+
+def hear(process: subprocess.Popen[str]) -> str:
+    """Read a line from a program."""
+    return str(pipe_of(process.stdout).readline()).strip()
 
 
 def end_stream(stream: subprocess.Popen[str]) -> dict[str, Any]:
@@ -266,8 +278,8 @@ def end_stream(stream: subprocess.Popen[str]) -> dict[str, Any]:
     return last_json(pipe_of(stream.stdout).read())
 
 
-def pipe_of(pipe: Any) -> Any:
-    """Return a pipe that the caller asked for."""
+def pipe_of(pipe: IO[str] | None) -> IO[str]:
+    """Return a pipe that was asked for."""
     if pipe is None:
         raise HostError("a pipe is missing")
     return pipe

@@ -13,6 +13,7 @@ import os
 import secrets
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,9 +75,14 @@ def scan(machine: Machine, patterns: tuple[bytes, ...]) -> Found:
     return found
 
 
-def keep_syncing() -> subprocess.Popen[bytes]:
-    """Start a loop that syncs during a request, so that short-lived files reach the disk image; the caller ends it."""
-    return subprocess.Popen(["sh", "-c", "while sync; do sleep 0.02; done"], stdin=subprocess.DEVNULL)
+@contextmanager
+def syncing() -> Iterator[None]:
+    """Sync in a loop meanwhile, so that even short-lived files reach the disk image."""
+    with subprocess.Popen(["sh", "-c", "while sync; do sleep 0.02; done"], stdin=subprocess.DEVNULL) as loop:
+        try:
+            yield
+        finally:
+            loop.kill()
 
 
 def _search(found: Found, place: str, pieces: Iterable[bytes], patterns: tuple[bytes, ...]) -> None:

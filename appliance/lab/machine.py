@@ -60,19 +60,16 @@ class Machine:
             *(sys.executable, "-I", "-m", "appliance.lab.init", spec.name, str(folder)),
             *(str(tree) for tree in _trees()),
         ]
-        with (folder / "init.log").open("wb") as log:
-            holder = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
-            )
+        holder = _spawn(argv, dict(os.environ), folder / "init.log")
         pid = _wait_for_child(holder, folder)
         machine = cls(spec.name, pid, _start_time(pid), folder)
         machine._wait_ready(holder)
         return machine
 
-    def _wait_ready(self, holder: subprocess.Popen[bytes]) -> None:
+    def _wait_ready(self, holder: int) -> None:
         deadline = time.monotonic() + BOOT_TIMEOUT_S
         while time.monotonic() < deadline:
-            if holder.poll() is not None:
+            if _ended(holder):
                 reason = (self.folder / "init.log").read_text("utf-8", "replace").strip().splitlines()[-1:]
                 raise HostError(
                     f"the lab machine {self.name} did not start: {' '.join(reason)}",
@@ -152,8 +149,7 @@ class Machine:
         self, name: str, *command: str, user: str | None = None, env: Mapping[str, str] | None = None
     ) -> None:
         """Start a long-running process of the machine; its output goes to `<folder>/<name>.log` on the host."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.popen(*command, user=user, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        _spawn(self.argv(command, user=user), {**_ENVIRONMENT, **(env or {})}, self.folder / f"{name}.log")
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file in the machine."""
@@ -205,10 +201,29 @@ def _trees() -> list[Path]:
     return sorted(t for t in outer if t != Path("/usr") and Path("/usr") not in t.parents)
 
 
-def _wait_for_child(holder: subprocess.Popen[bytes], folder: Path) -> int:
-    children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+def _spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
+    """Start a process that outlives this command, in a session of its own; return its pid."""
+    return os.posix_spawnp(
+        argv[0],
+        argv,
+        env,
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
+
+
+def _ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _wait_for_child(holder: int, folder: Path) -> int:
+    children = Path(f"/proc/{holder}/task/{holder}/children")
     deadline = time.monotonic() + BOOT_TIMEOUT_S
-    while time.monotonic() < deadline and holder.poll() is None:
+    while time.monotonic() < deadline and not _ended(holder):
         pids = children.read_text().split()
         if pids:
             return int(pids[0])

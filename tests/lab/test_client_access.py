@@ -109,14 +109,18 @@ BAD_BODIES = {
     "compressed": ("kanarie", {"Content-Encoding": "gzip"}, {415}),
     "multipart": ("kanarie", {"Content-Type": "multipart/form-data; boundary=x"}, {415}),
     "too large": ("kanarie" * 300_000, {}, {0, 413}),
-    "unknown field": ('{"messages": [{"role": "user", "content": "hi"}], "kanarie": 1}', {}, {400}),
+    "unknown field": (
+        '{"model": "tiny-random", "messages": [{"role": "user", "content": "hi"}], "kanarie": 1}',
+        {},
+        {400},
+    ),
     "image": (
-        '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///kanarie"}}]}]}',
+        '{"model": "tiny-random", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///kanarie"}}]}]}',
         {},
         {400},
     ),
     "too many tokens": (
-        '{"messages": [{"role": "user", "content": "' + "kanarie " * 5000 + '"}]}',
+        '{"model": "tiny-random", "messages": [{"role": "user", "content": "' + "kanarie " * 5000 + '"}]}',
         {},
         {400},
     ),
@@ -210,17 +214,19 @@ def test_a_receipt_changed_by_one_byte_does_not_verify(lab):
     assert "signature" in refused.stderr
 
 
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
 ADD_DEVICES = """
 import base64, secrets, sys
 from control.startup import start_django
 start_django(None)
 from django.db import transaction
-from control.clients import services
-client = services.find_client("bolt")
+from control.clients.enrolment import add_device
+from control.clients.requests import NewDevice
 with transaction.atomic():
     for number in range(1000):
         key = base64.b64encode(secrets.token_bytes(32)).decode()
-        services.add_device(client, f"bulk-{number}", key)
+        add_device(NewDevice.parse({"client": "bolt", "name": f"bulk-{number}", "public_key": key}))
     print("ready", flush=True)
     sys.stdin.readline()
 print("committed", flush=True)
@@ -232,7 +238,7 @@ address, folder, marker = sys.argv[1:]
 token = open(f"{folder}/token").read().strip()
 context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
 headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 1024})
+body = json.dumps({"model": "tiny-random", "messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 1024})
 connection = http.client.HTTPSConnection(address, 443, context=context, timeout=60)
 gap, started, answers, broken = 0.0, time.monotonic(), 0, 0
 import os
@@ -251,42 +257,40 @@ print(json.dumps({"gap_s": gap, "answers": answers, "broken": broken, "seconds":
 def test_a_thousand_more_devices_interrupt_no_stream_and_reload_no_nginx(lab):
     machine, node, mgmt = lab[ACME], lab[NODE], lab[MGMT]
     marker = "/tmp/enough"
-    adding = mgmt.popen(
-        *(sys.executable, "-I", "-c", ADD_DEVICES),
-        user=provision.WEB_USER,
-        env=provision.CONTROL_ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert adding.stdout.readline().strip() == "ready"
-    nginx = sorted(node.run("pgrep", "-x", "nginx").stdout.split())
-    config = hashlib.sha256((node.root / "run/appliance/nginx/nginx.conf").read_bytes()).hexdigest()
-    program = (sys.executable, "-I", "-c", STREAM, TUNNEL_ADDRESS4, LAPTOP, marker)
-    stream = machine.popen(*program, stdout=subprocess.PIPE, text=True)
-    try:
-        time.sleep(1.5)
-        committed_at = time.monotonic()
-        out, _ = adding.communicate("go\n", timeout=60)
-        assert out.strip() == "committed"
-        provision.wait_until(lambda: peers(node) >= 1002, "the thousand devices", node, 60)
-        applied_s = time.monotonic() - committed_at
-        time.sleep(1)
-        # Nothing but new workers after an idle cell may change NGINX's processes, and acme's cell was never idle.
-        assert (
-            hashlib.sha256((node.root / "run/appliance/nginx/nginx.conf").read_bytes()).hexdigest() == config
-        )
-        assert sorted(node.run("pgrep", "-x", "nginx").stdout.split()) == nginx
-        (machine.root / marker.lstrip("/")).touch()
-        result = json.loads(stream.communicate(timeout=120)[0])
-    finally:
-        stream.kill()
-        adding.kill()
+    add = (sys.executable, "-I", "-c", ADD_DEVICES)
+    stream = (sys.executable, "-I", "-c", STREAM, TUNNEL_ADDRESS4, LAPTOP, marker)
+    environment = provision.CONTROL_ENVIRONMENT
+    with (
+        mgmt.popen(*add, user=provision.WEB_USER, env=environment, **PIPES) as adding,
+        machine.popen(*stream, **PIPES) as streaming,
+    ):
+        try:
+            assert adding.stdout.readline().strip() == "ready"
+            time.sleep(1.5)  # the stream is running, and its cell with it
+            nginx = sorted(node.run("pgrep", "-x", "nginx").stdout.split())
+            config = digest(node.root / "run/appliance/nginx/nginx.conf")
+            committed_at = time.monotonic()
+            assert adding.communicate("go\n", timeout=60)[0].strip() == "committed"
+            provision.wait_until(lambda: peers(node) >= 1002, "the thousand devices", node, 60)
+            applied_s = time.monotonic() - committed_at
+            time.sleep(1)
+            # Nothing but new workers after an idle cell may change NGINX's processes, and no cell went idle.
+            assert digest(node.root / "run/appliance/nginx/nginx.conf") == config
+            assert sorted(node.run("pgrep", "-x", "nginx").stdout.split()) == nginx
+            (machine.root / marker.lstrip("/")).touch()
+            result = json.loads(streaming.communicate(timeout=120)[0])
+        finally:
+            streaming.kill()
+            adding.kill()
     print(
         f"1,000 devices effective after {applied_s:.2f} s; longest gap in a stream {result['gap_s'] * 1000:.0f} ms"
     )
     assert result["broken"] == 0
     assert result["gap_s"] < 1.5
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def peers(node):
