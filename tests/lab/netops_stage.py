@@ -62,7 +62,7 @@ def inside(namespace: str, function: Callable[[], T]) -> T:
                 raise OSError(ctypes.get_errno(), "setns")
         try:
             box.append((True, function()))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
             box.append((False, error))
 
     thread = threading.Thread(target=work)
@@ -138,6 +138,9 @@ class StandIns:
     """The notary and the launcher, as far as the agent can tell."""
 
     def __init__(self, paths: NodePaths) -> None:
+        self.idle = (
+            False  # listen on the cells' sockets and answer nothing, for measurements with many clients
+        )
         self._paths = paths
         self._cells: dict[str, _UnixHttp] = {}
         self.notary: dict[str, str] = {}
@@ -149,9 +152,11 @@ class StandIns:
         ]
 
     def close(self) -> None:
-        for server in [*self._servers, *self._cells.values()]:
+        for server in self._servers:
             server.shutdown()
             server.server_close()
+        for name in list(self._cells):
+            self.end_cell(name)
 
     def _serve(self, path: Path, answer: Callable[[dict[str, Any]], Any]) -> Any:
         class Handler(socketserver.StreamRequestHandler):
@@ -222,13 +227,15 @@ class StandIns:
             server.client = name  # type: ignore[attr-defined]
             path.chmod(0o660)
             os.chown(path, -1, grp.getgrnam("www-data").gr_gid)
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            if not self.idle:
+                threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
             self._cells[name] = server
         return {"added": sorted(new), "removed": sorted(gone)}
 
     def end_cell(self, name: str) -> None:
         server = self._cells.pop(name)
-        server.shutdown()
+        if not self.idle:
+            server.shutdown()
         server.server_close()
         (self._paths.clients / name / "http.sock").unlink(missing_ok=True)
 
@@ -383,8 +390,9 @@ class Stage:
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 5
-        while subprocess.run(["wg", "show", link], capture_output=True).returncode:
-            assert device.poll() is None and time.monotonic() < deadline
+        while subprocess.run(["wg", "show", link], check=False, capture_output=True).returncode:
+            assert device.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         key = encode_base64(cast.private_key(name).private_bytes_raw())
         configuration = (
@@ -393,7 +401,15 @@ class Stage:
             f"AllowedIPs = {cast.TUNNEL.network4}, {cast.TUNNEL.network6}\n"
         )
         self.execute("client", "wg", "setconf", link, "/dev/stdin", stdin=configuration.encode())
-        self.address("client", link, f"10.86.{host >> 8}.{host & 255}/16", f"fd86:5e:1::{host:x}/64")
+        # Several devices on one machine: each answers from its own address through its own tunnel.
+        for family, address, node in (
+            ("-4", f"10.86.{host >> 8}.{host & 255}", cast.TUNNEL.address4),
+            ("-6", f"fd86:5e:1::{host:x}", cast.TUNNEL.address6),
+        ):
+            self.address("client", link, f"{address}/{32 if family == '-4' else 128}")
+            self.execute("client", "ip", family, "route", "append", node, "dev", link, "src", address)
+            self.execute("client", "ip", family, "route", "add", node, "dev", link, "table", str(host))
+            self.execute("client", "ip", family, "rule", "add", "from", address, "table", str(host))
         return link
 
     def connect(
@@ -437,7 +453,7 @@ class Stage:
         if self.stand_ins is not None:
             self.stand_ins.close()
         for role in ("sw", "node", "client", "stranger", "mgmt"):
-            subprocess.run(["ip", "netns", "del", self.name(role)], capture_output=True)
+            subprocess.run(["ip", "netns", "del", self.name(role)], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -452,7 +468,8 @@ def receive_all(connection: socket.socket) -> bytes:
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
     """Set a stage with an agent that has applied nothing."""
-    folder = Path(f"/tmp/nx{secrets.token_hex(3)}")
+    # Like /run a tmpfs, and open to NGINX's workers; short, for socket paths end after 107 bytes.
+    folder = Path(f"/dev/shm/nx{secrets.token_hex(3)}")
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
     built = Stage(folder)

@@ -1,0 +1,150 @@
+"""The operations of the agent: one request in, one result out (docs/spec/node-protocols.md section 1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+from appliance import __version__
+from appliance.core.errors import UsageError
+from appliance.core.node import NodePaths, NodeSettings
+from netops.agent.health import observe_health
+from netops.agent.identity import Identity, boot_id
+from netops.agent.memory import Memory, Signed
+from netops.agent.models import ModelStore
+from netops.agent.passes import Passes
+from netops.world import World
+
+MAX_RECEIPTS = 10_000
+MAX_MODEL_BYTES = 2**43  # as in a pin
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+# op -> its fields besides `id` and `op`, and their types
+FIELDS: Mapping[str, Mapping[str, type]] = {
+    "identity": {},
+    "state": {},
+    "model": {"sha256": str, "size": int},
+    "observe": {},
+    "plan": {"bundle": str, "signature": str},
+    "apply": {"bundle": str, "signature": str},
+    "revoke": {"revocation": str, "signature": str},
+    "health": {},
+    "receipts": {"after": int, "limit": int},
+}
+
+
+class Operations:
+    """Everything that a request can ask for."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        paths: NodePaths,
+        *,
+        world: World,
+        memory: Memory,
+        models: ModelStore,
+        identity: Identity,
+        passes: Passes,
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._world = world
+        self._memory = memory
+        self._models = models
+        self._identity = identity
+        self._passes = passes
+        self._handlers: Mapping[str, Callable[..., dict[str, Any]]] = {
+            "identity": self._identify,
+            "state": self._state,
+            "observe": world.report,
+            "plan": self._plan,
+            "apply": self._apply,
+            "revoke": self._revoke,
+            "health": self._health,
+            "receipts": self._receipts,
+        }
+
+    def answer(self, request: Mapping[str, Any], stream: BinaryIO) -> dict[str, Any]:
+        """Return the result of a request.
+
+        Args:
+            request: The request's JSON object; the caller has checked `id`.
+            stream: Where bytes that follow the request's line come from.
+
+        Raises:
+            UsageError: If the operation or a field is unknown, missing or of another type.
+            ApplianceError: Whatever the operation raises.
+        """
+        op = request.get("op")
+        if not isinstance(op, str) or op not in FIELDS:
+            raise UsageError("no such operation")
+        fields = {name: value for name, value in request.items() if name not in {"id", "op"}}
+        _check_fields(fields, FIELDS[op])
+        if op == "model":
+            return self._model(stream, **fields)
+        return self._handlers[op](**fields)
+
+    def _identify(self) -> dict[str, Any]:
+        return {
+            "node": self._settings.node,
+            "wireguard_public_key": self._identity.wireguard_public_key(),
+            "receipt_public_key": self._world.notary.status()["public_key"],
+            "tls_request": self._identity.tls_request(),
+            "boot": boot_id(),
+            "appliance": __version__,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {"accepted": self._accepted(), "boot": boot_id(), "models": self._models.digests()}
+
+    def _accepted(self) -> dict[str, Any] | None:
+        accepted = self._memory.accepted
+        return accepted.model_dump(mode="json") if accepted else None
+
+    def _model(self, stream: BinaryIO, sha256: str, size: int) -> dict[str, Any]:
+        if not _DIGEST.fullmatch(sha256) or not 1 <= size <= MAX_MODEL_BYTES:
+            raise UsageError("`sha256` or `size` is not one of a model file")
+        return {"stored": self._models.store(stream, sha256, size)}
+
+    def _plan(self, bundle: str, signature: str) -> dict[str, Any]:
+        lines = self._passes.plan(Signed(bundle, signature)).lines()
+        if lines:
+            return {"actions": lines}
+        return {"actions": [], "why_empty": "the node is what this bundle says"}
+
+    def _apply(self, bundle: str, signature: str) -> dict[str, Any]:
+        applied = self._passes.apply(Signed(bundle, signature))
+        return {
+            "accepted": applied.accepted.model_dump(mode="json"),
+            "actions": applied.lines,
+            "milliseconds": applied.milliseconds,
+        }
+
+    def _revoke(self, revocation: str, signature: str) -> dict[str, Any]:
+        revoked = self._passes.revoke(Signed(revocation, signature))
+        return {"removed": revoked.removed, "ended": revoked.ended, "milliseconds": revoked.milliseconds}
+
+    def _health(self) -> dict[str, Any]:
+        return {
+            "node": self._settings.node,
+            "boot": boot_id(),
+            "accepted": self._accepted(),
+            **observe_health(self._paths, self._world.cells, self._world.notary),
+        }
+
+    def _receipts(self, after: int, limit: int) -> dict[str, Any]:
+        if after < 0 or not 1 <= limit <= MAX_RECEIPTS:
+            raise UsageError(f"`after` is 0 or more, `limit` 1 to {MAX_RECEIPTS}")
+        return self._world.notary.export(after, limit)
+
+
+def _check_fields(fields: Mapping[str, Any], schema: Mapping[str, type]) -> None:
+    # The names of unknown fields are not repeated: they are whatever the other side sent.
+    if fields.keys() != schema.keys():
+        raise UsageError(f"this operation has the fields: {', '.join(sorted(schema)) or 'none'}")
+    for name, kind in schema.items():
+        # bool is an int in Python, and not one in the protocol
+        if type(fields[name]) is not kind:
+            raise UsageError(f"`{name}` has another type than the protocol says")
