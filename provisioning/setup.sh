@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="python3 python3-venv python3-dev gcc g++ make cmake ninja-build iproute2 nftables conntrack wireguard-tools
-          wireguard-go nginx-light openssh-server openssl e2fsprogs util-linux procps"
+          wireguard-go nginx openssh-server openssl e2fsprogs util-linux procps"
 
 missing=""
 for package in $packages; do

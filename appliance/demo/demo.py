@@ -254,7 +254,11 @@ def streaming(machine: Machine, prompt: str) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def program(machine: Machine, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Yield one of the demo's programs, running in a machine with pipes; it is ended and waited for afterwards."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }
     with machine.popen(*module(name, *arguments), text=True, **pipes) as process:
         try:
             yield process

@@ -201,7 +201,7 @@ def _trees() -> list[Path]:
     return sorted(t for t in outer if t != Path("/usr") and Path("/usr") not in t.parents)
 
 
-def _spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
+def _spawn(argv: list[str], env: Mapping[str, str], log: Path) -> int:
     """Start a process that outlives this command, in a session of its own; return its pid."""
     return os.posix_spawnp(
         argv[0],
