@@ -12,6 +12,7 @@ import psutil
 
 from appliance.core.errors import ApplianceError
 from appliance.core.node import NodePaths
+from netops.agent.gpus import observe_gpus
 from netops.services import Cells, Notary
 
 
@@ -26,7 +27,7 @@ def observe_health(paths: NodePaths, cells: Cells, notary: Notary) -> dict[str, 
         "swap": psutil.swap_memory().total > 0,
         "load": [int(load * 1000) for load in os.getloadavg()],
         "disk": {"total_bytes": disk.total, "free_bytes": disk.free},
-        "gpus": [],
+        "gpus": observe_gpus(),
         "notary": _notary(notary),
         "clock": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
     }
