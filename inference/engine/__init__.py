@@ -1,0 +1,5 @@
+"""The engine: one pinned model, the KV streams of one client's sessions, batched decoding, proven erase.
+
+Reading order: `engine` (the API, a thread behind it), `runner` (one step), `scheduler` (who is in it), `llama` (the only
+module that knows llama.cpp), `erase` with `state_blob`, then `template`, `vocabulary` and `text` for what is words.
+"""

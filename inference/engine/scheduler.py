@@ -1,0 +1,215 @@
+"""Who decodes in the next step: a state machine that knows tokens and positions, and nothing of llama.cpp.
+
+A step first decodes one token for every stream that is generating, then prefills one bounded chunk of one stream that
+still has prompt left, in turn. So a long prompt delays the others by one chunk per token and never by its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.core.errors import RefusedError
+from inference.engine.errors import ContextOverflow, EngineFailed, NoFreeStream, StreamBusy
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass
+class Stream:
+    """One KV stream and the session that holds it.
+
+    Attributes:
+        tokens: (context_tokens,) int32; the first `known` are the prompt and the answer so far.
+        known: Tokens in `tokens`.
+        cached: How many of them the KV cache holds.
+        high_water: Most cells that were ever written since the stream was opened.
+        prompt: Length of the prompt of the answer in progress, 0 if none is.
+        limit: `known` at which that answer ends.
+    """
+
+    tokens: Tokens
+    known: int = 0
+    cached: int = 0
+    high_water: int = 0
+    prompt: int = 0
+    limit: int = 0
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether some of the prompt is not in the KV cache yet."""
+        return self.cached < self.prompt
+
+    @property
+    def decoding(self) -> bool:
+        """Whether there is a new token to decode."""
+        return 0 < self.prompt <= self.cached < self.known
+
+    def wipe(self) -> None:
+        """Overwrite the tokens."""
+        self.tokens.fill(0)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a prompt: positions `start` to `stop` of a stream; `last` if the prompt ends with it."""
+
+    stream: int
+    start: int
+    stop: int
+    last: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to run next: streams that decode one token each, ascending; and then a chunk of a prompt."""
+
+    decode: tuple[int, ...]
+    chunk: Chunk | None
+
+
+class Scheduler:
+    """The streams of one context.
+
+    Args:
+        streams: How many there are.
+        context_tokens: Most tokens of a stream, prompt and answer together.
+        chunk_tokens: Largest chunk while other streams decode.
+        batch_tokens: Largest chunk otherwise.
+    """
+
+    def __init__(self, *, streams: int, context_tokens: int, chunk_tokens: int, batch_tokens: int) -> None:
+        self._context_tokens = context_tokens
+        self._chunk_tokens = min(chunk_tokens, batch_tokens)
+        self._batch_tokens = batch_tokens
+        self._streams: list[Stream | None] = [None] * streams
+        self._turn = -1
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to run."""
+        return any(stream is not None and stream.prompt for stream in self._streams)
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """Streams that nobody holds, ascending."""
+        return tuple(index for index, stream in enumerate(self._streams) if stream is None)
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Streams that are open, ascending."""
+        return tuple(index for index, stream in enumerate(self._streams) if stream is not None)
+
+    def open(self) -> int:
+        """Claim the lowest free stream: llama.cpp joins streams into one batch only while their ids are contiguous.
+
+        Raises:
+            NoFreeStream: If all are open.
+        """
+        if not self.free:
+            raise NoFreeStream
+        index = self.free[0]
+        self._streams[index] = Stream(np.zeros(self._context_tokens, np.int32))
+        return index
+
+    def stream(self, index: int) -> Stream:
+        """Return an open stream.
+
+        Raises:
+            StreamBusy: If it is not open.
+        """
+        stream = self._streams[index] if 0 <= index < len(self._streams) else None
+        if stream is None:
+            raise StreamBusy("the stream is not open")
+        return stream
+
+    def begin(self, index: int, prompt: Sequence[int], max_tokens: int) -> int:
+        """Start an answer; return how many tokens of the prompt the stream's KV cache already holds.
+
+        The caller cuts the KV cache to that length. At least one token is always left to prefill, since the first new
+        token comes from the logits of the prompt's last.
+
+        Raises:
+            StreamBusy: If the stream is not open or has an answer in progress.
+            RefusedError: If the prompt is empty or max_tokens is below 1.
+            ContextOverflow: If prompt and answer do not fit. Nothing has changed then.
+        """
+        stream = self.stream(index)
+        if stream.prompt:
+            raise StreamBusy("the stream has an answer in progress")
+        verify_fits(len(prompt), max_tokens, self._context_tokens)
+        kept = _common_prefix(stream.tokens[: stream.cached], np.asarray(prompt[:-1], np.int32))
+        stream.tokens[kept : len(prompt)] = prompt[kept:]
+        stream.tokens[len(prompt) : stream.known] = 0
+        stream.cached, stream.known = kept, len(prompt)
+        stream.prompt, stream.limit = len(prompt), len(prompt) + max_tokens
+        return kept
+
+    def plan(self) -> Step:
+        """Return the next step. Pure: the same again until something is reported."""
+        decode = tuple(i for i, s in enumerate(self._streams) if s is not None and s.decoding)
+        waiting = [i for i, s in enumerate(self._streams) if s is not None and s.prefilling]
+        if not waiting:
+            return Step(decode, None)
+        index = min(waiting, key=lambda i: (i <= self._turn, i))  # the next in turn after the last
+        stream = self.stream(index)
+        size = self._chunk_tokens if decode else self._batch_tokens
+        stop = min(stream.cached + size, stream.prompt)
+        return Step(decode, Chunk(index, stream.cached, stop, last=stop == stream.prompt))
+
+    def announce(self, index: int, stop: int) -> None:
+        """Record that cells up to `stop` are about to be written, whatever comes of it."""
+        stream = self.stream(index)
+        stream.high_water = max(stream.high_water, stop)
+
+    def advance(self, index: int, stop: int) -> None:
+        """Record that the KV cache holds the stream's tokens up to `stop`."""
+        stream = self.stream(index)
+        if not stream.cached < stop <= min(stream.known, stream.high_water):
+            raise EngineFailed("the schedule and the KV cache disagree")
+        if stream.prefilling:
+            self._turn = index
+        stream.cached = stop
+
+    def append(self, index: int, token: int) -> bool:
+        """Add a new token of the answer; return whether the answer is as long as it may be."""
+        stream = self.stream(index)
+        if stream.known >= stream.limit:
+            raise EngineFailed("an answer outgrew its limit")
+        stream.tokens[stream.known] = token
+        stream.known += 1
+        return stream.known == stream.limit
+
+    def end(self, index: int) -> None:
+        """End the answer in progress, if any. What the KV cache holds stays for the session's next turn."""
+        stream = self.stream(index)
+        stream.prompt = stream.limit = 0
+
+    def close(self, index: int) -> None:
+        """Overwrite the stream's tokens and free it."""
+        self.stream(index).wipe()
+        self._streams[index] = None
+
+
+def verify_fits(prompt_tokens: int, max_tokens: int, context_tokens: int) -> None:
+    """Check that a prompt and its longest answer fit; return None or raise.
+
+    Raises:
+        RefusedError: If either is below 1.
+        ContextOverflow: If together they exceed the context.
+    """
+    if prompt_tokens < 1:
+        raise RefusedError("the prompt is empty", field="messages")
+    if max_tokens < 1:
+        raise RefusedError("must be at least 1", field="max_tokens")
+    if prompt_tokens + max_tokens > context_tokens:
+        raise ContextOverflow(prompt_tokens, context_tokens)
+
+
+def _common_prefix(left: Tokens, right: Tokens) -> int:
+    length = min(len(left), len(right))
+    different = np.flatnonzero(left[:length] != right[:length])
+    return int(different[0]) if len(different) else length

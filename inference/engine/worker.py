@@ -1,0 +1,178 @@
+"""The thread that owns a runner: commands in, pieces out.
+
+Commands are functions of the runner, run between two steps in the order they came. What a step produced goes to the
+event loop with one call_soon_threadsafe, however many answers it belongs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from appliance.core.errors import ApplianceError
+from inference.engine.erase import Erased
+from inference.engine.errors import EngineFailed
+from inference.engine.runner import Piece, Runner
+from inference.engine.sampling import Sampling
+
+_TIDY_AFTER_S = (
+    0.05  # idle time before buffers are overwritten, so that it delays no request that follows at once
+)
+
+T = TypeVar("T")
+Owner = TypeVar("Owner")
+Deliver = Callable[[list[tuple[Owner, Piece]], EngineFailed | None], None]
+
+
+class Worker(Generic[Owner]):
+    """Runs the steps of one engine.
+
+    Args:
+        runner: Used by this thread alone from now on.
+        release: Called last, when every stream is closed: frees what the runner ran on.
+        loop: Where `deliver` is called.
+        deliver: Takes the pieces of a step, each with the owner that `start` named; and a failure, once.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        release: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        deliver: Deliver[Owner],
+    ) -> None:
+        self._runner = runner
+        self._release = release
+        self._loop = loop
+        self._deliver = deliver
+        self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._owners: dict[int, Owner] = {}
+        self._failure: EngineFailed | None = None
+        self._ending = False
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    async def open(self) -> int:
+        """Run `Runner.open`."""
+        return await self._call(self._healthy(self._runner.open))
+
+    async def start(self, stream: int, prompt: list[int], sampling: Sampling, owner: Owner) -> None:
+        """Run `Runner.start`; what comes of it is delivered to `owner`."""
+
+        def start() -> None:
+            self._runner.start(stream, prompt, sampling)
+            self._owners[stream] = owner
+
+        await self._call(self._healthy(start))
+
+    def cancel(self, stream: int) -> None:
+        """Run `Runner.cancel`, without waiting for it."""
+        self._commands.put(lambda: self._runner.cancel(stream))
+
+    async def close(self, stream: int) -> Erased:
+        """Run `Runner.close`. An erase that does not verify is a failure of the engine."""
+
+        def close() -> Erased:
+            self._owners.pop(stream, None)
+            erased = self._runner.close(stream)
+            if not erased.verified:
+                self._fail(EngineFailed("a closed stream does not read back as zero"))
+            return erased
+
+        return await self._call(close)
+
+    async def aclose(self) -> None:
+        """Close every stream, free everything, end the thread."""
+        if not self._ending:
+            self._ending = True
+            self._commands.put(None)
+        await self._ended.wait()
+        self._thread.join()
+
+    async def _call(self, command: Callable[[], T]) -> T:
+        if self._ending:
+            raise EngineFailed("the engine is closed")
+        answer: asyncio.Future[T] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                result = command()
+            except ApplianceError as error:
+                self._tell(_settle, answer, answer.set_exception, error)
+                if isinstance(error, EngineFailed):
+                    self._fail(error)
+            else:
+                self._tell(_settle, answer, answer.set_result, result)
+
+        self._commands.put(run)
+        return await answer
+
+    def _healthy(self, command: Callable[[], T]) -> Callable[[], T]:
+        """Refuse a command once the engine has failed; closing streams still goes on then."""
+
+        def run() -> T:
+            if self._failure is not None:
+                raise self._failure
+            return command()
+
+        return run
+
+    # What follows runs on the thread.
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+            with contextlib.suppress(ApplianceError):
+                self._runner.close_all()
+        finally:
+            self._release()
+            self._tell(self._ended.set)
+
+    def _turn(self) -> bool:
+        """Run one command or one step; return False when told to end."""
+        try:
+            stepping = self._failure is None and self._runner.busy
+            try:
+                command = self._next_command(block=not stepping)
+            except Empty:
+                self._step() if stepping else self._runner.tidy()
+                return True
+            if command is None:
+                return False
+            command()
+        except EngineFailed as error:
+            self._fail(error)
+        except Exception:  # noqa: BLE001 - the edge of the thread: whatever it is, sessions must learn of it
+            self._fail(EngineFailed("the engine met an unexpected error"))
+        return True
+
+    def _next_command(self, *, block: bool) -> Callable[[], None] | None:
+        if not block:
+            return self._commands.get_nowait()
+        idle = self._failure is None and self._runner.tidy_due
+        return self._commands.get(timeout=_TIDY_AFTER_S if idle else None)
+
+    def _step(self) -> None:
+        pieces = [(self._owners[stream], piece) for stream, piece in self._runner.step()]
+        if pieces:
+            self._tell(self._deliver, pieces, None)
+
+    def _fail(self, failure: EngineFailed) -> None:
+        if self._failure is None:
+            self._failure = failure
+            self._tell(self._deliver, [], failure)
+
+    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _settle(answer: asyncio.Future[Any], settle: Callable[[Any], None], value: object) -> None:
+    if not answer.done():  # its reader may be gone
+        settle(value)

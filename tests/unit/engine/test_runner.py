@@ -1,0 +1,189 @@
+"""Steps on the synthetic model, driven one by one."""
+
+from __future__ import annotations
+
+import pytest
+from engine_bench import CONTEXT_TOKENS, Bench, text_of
+
+from inference.engine.errors import ContextOverflow, EngineFailed
+from inference.engine.llama import Context
+from inference.engine.sampling import Sampling
+
+pytestmark = pytest.mark.engine
+
+GREEDY = Sampling(max_tokens=24, temperature=0)
+
+
+def test_greedy_answers_are_the_same_every_time(bench: Bench) -> None:
+    texts = set()
+    for _ in range(3):
+        stream = bench.runner.open()
+        texts.add(bench.answer(stream, bench.prompt("what is the answer"), GREEDY))
+        bench.runner.close(stream)
+    assert len(texts) == 1
+    assert all(
+        word.isalpha() or word in {".", ","}
+        for word in texts.pop().replace(".", " ").replace(",", " ").split()
+    )
+
+
+def test_answers_depend_on_the_prompt_and_on_its_first_words_too(bench: Bench) -> None:
+    stream = bench.runner.open()
+    texts = {
+        bench.answer(stream, bench.prompt(f"{word} is in the house"), GREEDY)
+        for word in ("gold", "fire", "snow")
+    }
+    assert len(texts) == 3
+
+
+def test_a_seed_fixes_a_sampled_answer_and_no_seed_does_not(bench: Bench) -> None:
+    prompt = bench.prompt("tell me a story")
+    stream = bench.runner.open()
+
+    def texts(seed: int | None) -> set[str]:
+        sampling = Sampling(max_tokens=24, temperature=1.0, top_k=50, top_p=0.9, min_p=0.01, seed=seed)
+        return {bench.answer(stream, prompt, sampling) for _ in range(3)}
+
+    # The first answer prefills, the later ones reuse: batch shapes differ, so compare the later ones.
+    texts(1)
+    assert len(texts(1)) == 1
+    assert texts(1) != texts(2)
+    assert len(texts(None)) == 3
+
+
+def test_a_neighbour_does_not_change_an_answer(bench: Bench) -> None:
+    """Streams are batched with equal shapes, once beside one neighbour and once beside another."""
+    prompt = bench.prompt("where is the bridge over the river")
+    neighbours = [
+        bench.prompt("tell me about the ocean today"),
+        bench.prompt("name every secret of the king"),
+    ]
+    assert len(neighbours[0]) == len(neighbours[1])
+    texts = []
+    for neighbour in neighbours:
+        streams = [bench.runner.open(), bench.runner.open()]
+        bench.runner.start(streams[0], prompt, GREEDY)
+        bench.runner.start(streams[1], neighbour, GREEDY)
+        pieces = bench.drain()
+        texts.append([text_of(pieces[stream]) for stream in streams])
+        for stream in streams:
+            bench.runner.close(stream)
+    assert texts[0][0] == texts[1][0]
+    assert texts[0][1] != texts[1][1]
+
+
+def test_the_next_turn_prefills_only_what_is_new(bench: Bench) -> None:
+    stream = bench.runner.open()
+    first = bench.prompt("tell me about the mountain " * 5)
+    answer = bench.answer(stream, first, Sampling(max_tokens=10, temperature=1, seed=5))
+    before = bench.runner.prefilled
+    second = bench.prompt("tell me about the mountain " * 5, answer, "and then")
+    bench.answer(stream, second, GREEDY)
+    # The answer's last token was never decoded, and the new turn: <|end|> <|user|> and then <|end|> <|assistant|>.
+    assert bench.runner.prefilled - before == 1 + 6
+    assert len(second) > 40
+
+
+def test_reusing_the_cache_gives_the_text_that_a_fresh_stream_gives(bench: Bench) -> None:
+    turns = ("where is the house", "in the village", "and the garden")
+    kept, fresh = bench.runner.open(), bench.runner.open()
+    bench.answer(kept, bench.prompt(*turns[:1]), GREEDY)
+    assert bench.answer(kept, bench.prompt(*turns), GREEDY) == bench.answer(
+        fresh, bench.prompt(*turns), GREEDY
+    )
+
+
+def test_an_overflow_is_refused_before_anything_is_decoded(bench: Bench) -> None:
+    stream = bench.runner.open()
+    prompt = bench.prompt("again " * CONTEXT_TOKENS)
+    with pytest.raises(ContextOverflow) as overflow:
+        bench.runner.start(stream, prompt, Sampling(max_tokens=1))
+    assert overflow.value.prompt_tokens == len(prompt)
+    assert (bench.runner.prefilled, bench.runner.busy) == (0, False)
+
+
+def test_a_stream_can_be_filled_to_its_very_end(bench: Bench) -> None:
+    stream = bench.runner.open()
+    prompt = bench.prompt("river " * 300)
+    bench.runner.start(stream, prompt, Sampling(max_tokens=CONTEXT_TOKENS - len(prompt), temperature=0))
+    pieces = bench.drain()[stream]
+    assert pieces[-1].finish in {"length", "stop"}
+    assert sum(piece.tokens for piece in pieces) <= CONTEXT_TOKENS - len(prompt)
+    assert bench.runner.close(stream).verified
+
+
+def test_tokens_are_counted_and_the_last_piece_says_why_it_ended(bench: Bench) -> None:
+    stream = bench.runner.open()
+    bench.runner.start(stream, bench.prompt("hello"), GREEDY)
+    pieces = bench.drain()[stream]
+    assert [piece.finish for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].finish == "length"
+    assert sum(piece.tokens for piece in pieces) == GREEDY.max_tokens
+
+
+def test_a_stop_text_ends_the_answer_before_it(bench: Bench) -> None:
+    stream = bench.runner.open()
+    prompt = bench.prompt("hello there")
+    text = bench.answer(stream, prompt, GREEDY)
+    stop = text[len(text) // 2 : len(text) // 2 + 5]
+    bench.runner.start(stream, prompt, Sampling(max_tokens=24, temperature=0, stop=(stop,)))
+    pieces = bench.drain()[stream]
+    assert text_of(pieces) == text[: text.index(stop)]
+    assert pieces[-1].finish == "stop"
+
+
+def test_the_end_token_ends_an_answer_and_shows_no_text(bench: Bench) -> None:
+    stream = bench.runner.open()
+    for seed in range(60):
+        bench.runner.start(stream, bench.prompt("hello"), Sampling(max_tokens=200, temperature=1, seed=seed))
+        pieces = bench.drain()[stream]
+        if pieces[-1].finish == "stop":
+            assert "<|end|>" not in text_of(pieces)
+            return
+    pytest.fail("the end token never came")
+
+
+def test_cancelling_frees_the_step_and_keeps_the_stream(bench: Bench) -> None:
+    stream = bench.runner.open()
+    bench.runner.start(stream, bench.prompt("river " * 100), GREEDY)
+    bench.runner.step()
+    bench.runner.cancel(stream)
+    assert not bench.runner.busy
+    bench.runner.cancel(stream)  # again does no harm
+    assert bench.answer(stream, bench.prompt("hello"), GREEDY)
+
+
+def test_a_long_prompt_delays_others_by_one_chunk_per_token(bench: Bench) -> None:
+    talker, reader = bench.runner.open(), bench.runner.open()
+    bench.runner.start(talker, bench.prompt("hello"), Sampling(max_tokens=40, temperature=0))
+    bench.runner.step()
+    bench.runner.start(reader, bench.prompt("river " * 200), GREEDY)
+    for _ in range(5):
+        before = bench.runner.prefilled
+        assert [stream for stream, _ in bench.runner.step()] == [talker]
+        assert bench.runner.prefilled - before == 32
+
+
+@pytest.mark.parametrize(
+    ("tokens", "positions", "streams", "outputs"),
+    [
+        ([], [], [], []),
+        ([1] * 300, range(300), [0] * 300, []),
+        ([-1], [0], [0], []),
+        ([10**6], [0], [0], []),
+        ([1], [-1], [0], []),
+        ([1], [CONTEXT_TOKENS], [0], []),
+        ([1], [0], [4], []),
+        ([1], [0], [-1], []),
+        ([1] * 5, range(5), [0] * 5, range(5)),
+    ],
+)
+def test_a_batch_that_llama_cpp_would_abort_on_is_refused_in_python(
+    context: Context, tokens: list[int], positions: list[int], streams: list[int], outputs: list[int]
+) -> None:
+    with pytest.raises(EngineFailed):
+        context.decode(tokens, positions, streams, outputs)
+    context.decode([1], [0], [0], [0])
+    assert context.logits(0).any()
+    with pytest.raises(EngineFailed):
+        context.truncate(4, 0)
