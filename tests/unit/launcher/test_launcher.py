@@ -23,7 +23,7 @@ from inference.launcher.after_exit import AfterExit
 from inference.launcher.launcher import Isolation, Launcher
 from inference.lines import Request
 
-SCRIPT = Path(__file__).parents[1] / "confine" / "cell_under_test.py"
+SCRIPT = Path(__file__).parents[1] / "confinement" / "cell_under_test.py"
 UID = 61_900
 pytestmark = pytest.mark.skipif(landlock.observe_abi() < 2, reason="the kernel has no Landlock ABI 2")
 
