@@ -51,17 +51,21 @@ def _run(
 
 def _show(figures: dict[str, Any], rows: list[tuple[str, str, bool]], notes: list[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
     console = Console(stderr=True, highlight=False)
-    console.print(f"\n[bold]answer[/]   {figures['answer'][:300]!s}", markup=True, soft_wrap=True)
-    console.print(f"[dim]({figures['model_note']})[/]")
-    console.print(f"[bold]model[/]    {figures['model']}")
+    console.print(f"\n[bold]answer[/]   {escape(_shorten(figures['answer']))}")
+    console.print(f"         [dim]{figures['model_note']}[/]")
+    console.print(f"[bold]model[/]    {figures['model']}", soft_wrap=True)
     console.print(f"[bold]receipt[/]  {figures['receipt']['id']}\n")
-    table = Table(box=None, padding=(0, 2), show_header=False)
+    width = max(len(promise) for promise, _, _ in rows)
     for promise, seen, held in rows:
-        table.add_row("[green]holds[/]" if held else "[red]BROKEN[/]", promise, seen)
-    console.print(table)
+        mark = "[green]holds [/]" if held else "[red]BROKEN[/]"
+        console.print(f"  {mark}  {promise:{width}}  [dim]{escape(seen)}[/]", soft_wrap=True)
     for note in notes:
-        console.print(f"[yellow]not shown[/]  {note}")
+        console.print(f"  [yellow]not shown[/]  {note}", soft_wrap=True)
     console.print(f"\n[dim]{figures['seconds']} s, every figure from this run[/]")
+
+
+def _shorten(text: str, limit: int = 160) -> str:
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"

@@ -20,15 +20,9 @@ pytestmark = pytest.mark.lab
 LAPTOP = f"{CLIENT_FOLDER}/laptop"
 
 OPENAI = """
-import json, ssl, sys
-import httpx, openai
-folder, base_url = sys.argv[1:]
-client = openai.OpenAI(
-    base_url=base_url,
-    api_key=open(f"{folder}/token").read().strip(),
-    http_client=httpx.Client(verify=ssl.create_default_context(cafile=f"{folder}/ca.pem")),
-    max_retries=0,
-)
+import json
+import openai
+client = openai.OpenAI(max_retries=0)  # everything else comes from the environment, as the README says
 models = [model.id for model in client.models.list()]
 messages = [{"role": "user", "content": "Hello"}]
 plain = client.chat.completions.create(model=models[0], messages=messages, max_tokens=16)
@@ -81,7 +75,13 @@ def token(machine, folder=LAPTOP):
 
 @pytest.mark.parametrize("base_url", [f"https://{TUNNEL_ADDRESS4}/v1", f"https://[{TUNNEL_ADDRESS6}]/v1"])
 def test_the_openai_package_works_unmodified(lab, base_url):
-    result = in_machine(lab[ACME], OPENAI, LAPTOP, base_url)
+    environment = {
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_KEY": token(lab[ACME]),
+        "SSL_CERT_FILE": f"{LAPTOP}/ca.pem",
+    }
+    done = lab[ACME].run(sys.executable, "-I", "-c", OPENAI, env=environment)
+    result = json.loads(done.stdout.strip().splitlines()[-1])
     assert result["models"] == ["tiny-random"]
     assert result["plain"]
     assert 0 < result["tokens"] <= 16
