@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,26 @@ def _leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
 
 
 def _for_people(result: dict[str, Any]) -> str:
-    """Return a list as lines of columns, and anything else as indented JSON."""
+    """Return a list as a table, and anything else as indented JSON."""
     lists = [value for key, value in result.items() if key != "ok" and isinstance(value, list)]
     if "ok" not in result or len(lists) != 1 or not all(isinstance(row, dict) for row in lists[0]):
         shown = {key: value for key, value in result.items() if key != "ok"}
         return json.dumps(shown, indent=2, default=str) if shown else "done"
-    rows = lists[0]
-    return os.linesep.join("\t".join(str(value) for value in row.values()) for row in rows) or "none"
+    return _table(lists[0]) if lists[0] else "none"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Return rows as aligned columns under their names."""
+    head = [name.replace("__", " ").replace("_", " ") for name in rows[0]]
+    cells = [head, *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return os.linesep.join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return "-" if value in (None, "") else str(value)

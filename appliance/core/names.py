@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 import secrets
 from typing import Annotated
 
@@ -15,8 +16,17 @@ from pydantic import AfterValidator, StringConstraints
 
 # A client, device, node or model name becomes a file name, a unit instance and a namespace name: so nothing that a
 # shell, a path or a unit file could read as syntax, and short enough for a socket path (108 bytes, unix(7)).
-_NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-Name = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=_NAME)]
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_NAME_CHARACTERS = 32
+
+
+def _name(value: str) -> str:
+    if len(value) > _NAME_CHARACTERS or not _NAME.fullmatch(value):
+        raise ValueError("1 to 32 lower-case letters, digits and single hyphens, a letter first")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}$")]
 InterfaceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,14}$")]  # IFNAMSIZ, netdevice(7)
 

@@ -47,4 +47,4 @@ class Closed(BaseModel):
         except ValidationError as invalid:
             first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "$"
-            raise error(first["msg"], field=field) from None
+            raise error(first["msg"].removeprefix("Value error, "), field=field) from None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
 
 from appliance.core.errors import RefusedError
+from control.clients.forms import ClientForm, DeviceForm
 from control.clients.models import Client, Device
 from control.clients.services import resume_client, revoke_client, revoke_device, suspend_client
 from control.readonly import ReadOnlyAdmin
@@ -27,9 +32,41 @@ def _apply(request: HttpRequest, rows: QuerySet[Any], verb: Callable[[Any], None
     messages.success(request, f"{changed} {done}")
 
 
+class Adding(ReadOnlyAdmin):
+    """Adds rows by a form of ours that calls a service; nothing else is written."""
+
+    add_form: ClassVar[type[ClientForm | DeviceForm]]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Whoever Django lets add rows of this kind."""
+        return admin.ModelAdmin.has_add_permission(self, request)
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:  # noqa: ARG002
+        """Show the form; on success the list, or the configuration that is shown once."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = self.add_form(request.POST or None)
+        made = form.save() if form.is_valid() else None
+        back = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "back": back}
+        title = f"Add {self.opts.verbose_name}"
+        if made is None:
+            return TemplateResponse(request, "clients/add.html", {**context, "title": title, "form": form})
+        if isinstance(made, Client):
+            messages.success(request, f"{made.name} was added")
+            return HttpResponseRedirect(back)
+        text = json.dumps(made.model_dump(mode="json"), indent=2)
+        context |= {"title": f"{made.client} {made.device}", "configuration": text}
+        shown = TemplateResponse(request, "clients/configuration.html", context)
+        shown["Cache-Control"] = "no-store"
+        return shown
+
+
 @admin.register(Client)
-class ClientAdmin(ReadOnlyAdmin):
-    """Clients: suspend, resume, revoke."""
+class ClientAdmin(Adding, ReadOnlyAdmin):
+    """Clients: add, suspend, resume, revoke."""
+
+    add_form = ClientForm
 
     list_display = ("name", "state", "home", "created_at")
     list_filter = ("state", "home")
@@ -54,8 +91,10 @@ class ClientAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Device)
-class DeviceAdmin(ReadOnlyAdmin):
-    """Devices: revoke. They are added by the API or the command line, which show their configuration once."""
+class DeviceAdmin(Adding, ReadOnlyAdmin):
+    """Devices: add, which shows the configuration once, and revoke."""
+
+    add_form = DeviceForm
 
     list_display = ("name", "client", "state", "public_key", "index", "created_at")
     list_filter = ("state",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from django.contrib import admin
 from django.contrib.auth.models import User
 from django.urls import reverse
 
+from appliance.core.client_configuration import ClientConfiguration
 from appliance.core.errors import HostError
 from control.clients.enrolment import add_device
 from control.clients.models import Client, Device
@@ -88,13 +90,57 @@ def test_secrets_never_show_in_the_admin(browser: OverTls, acme: Client) -> None
 
 def test_the_admin_changes_clients_through_the_services_only(browser: OverTls, acme: Client) -> None:
     changelist = reverse("admin:clients_client_changelist")
-    assert browser.get(reverse("admin:clients_client_add")).status_code == 403
     chosen = {"action": "delete_selected", "_selected_action": [acme.pk]}
     browser.post(changelist, chosen)
     assert Client.objects.filter(pk=acme.pk).exists()
     browser.post(changelist, {"action": "revoke", "_selected_action": [acme.pk]})
     acme.refresh_from_db()
     assert acme.state == "revoked"
+
+
+def test_an_operator_adds_a_client_and_its_device_in_the_console(
+    browser: OverTls, node: object, pin: object
+) -> None:
+    add_client, add = reverse("admin:clients_client_add"), reverse("admin:clients_device_add")
+    assert browser.get(add_client).status_code == 200
+    assert browser.generic("POST", add_client, urlencode({"name": "acme"}), FORM).status_code == 302
+    key = new_public_key()
+    form = {"client": "acme", "name": "laptop", "public_key": key}
+    shown = browser.generic("POST", add, urlencode(form), FORM)
+    assert shown.status_code == 200
+    assert shown["Cache-Control"] == "no-store"
+    text = html.unescape(shown.content.decode())
+    given = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
+    assert ClientConfiguration.parse(given).public_key == key
+    # Once: the token is nowhere in the console afterwards.
+    device = Device.objects.get(name="laptop")
+    page = browser.get(reverse("admin:clients_device_change", args=[device.pk])).content.decode()
+    assert given["token"] not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"name": "a b"}, "single hyphens"),
+        ({"public_key": "AAAA"}, "not 32 bytes"),
+        ({"client": "bolt"}, "valid choice"),
+    ],
+)
+def test_a_bad_device_is_refused_beside_its_field(
+    browser: OverTls, acme: Client, change: dict[str, str], word: str
+) -> None:
+    form = {"client": "acme", "name": "laptop", "public_key": new_public_key(), **change}
+    page = browser.generic("POST", reverse("admin:clients_device_add"), urlencode(form), FORM)
+    assert page.status_code == 200
+    assert word in page.content.decode()
+    assert not Device.objects.exists()
+
+
+def test_a_colleague_without_the_right_adds_nothing(node: object, acme: Client) -> None:
+    browser = OverTls()
+    browser.force_login(User.objects.create_user("victor", is_staff=True))
+    for page in ("client", "device"):
+        assert browser.get(reverse(f"admin:clients_{page}_add")).status_code == 403
 
 
 def test_the_session_cookie_is_bound_to_this_host_and_tls(operator: User) -> None:

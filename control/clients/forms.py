@@ -1,0 +1,79 @@
+"""What an operator types into the console to add a client or a device.
+
+The forms only collect; what is allowed is said by the same requests and services as for the API and the command line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from appliance.core.client_configuration import ClientConfiguration
+from appliance.core.errors import ApplianceError, RefusedError
+from control.clients.enrolment import add_device
+from control.clients.models import Client
+from control.clients.requests import NewClient, NewDevice
+from control.clients.services import create_client
+from control.pins.models import ModelPin
+
+
+class ClientForm(forms.Form):
+    """A client to create."""
+
+    name = forms.CharField(
+        max_length=32, help_text="Lower-case letters, digits and single hyphens; unique for ever."
+    )
+    models = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="The models it may use; none ticked: all that are pinned now.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = ModelPin.objects.filter(state="active").order_by("name").values_list("name", flat=True)
+        models = self.fields["models"]
+        if isinstance(models, forms.MultipleChoiceField):
+            models.choices = [(name, name) for name in names]
+
+    def save(self) -> Client | None:
+        """Create the client; on a refusal put the reason beside its field and return None."""
+        wanted = {"name": self.cleaned_data["name"], "models": self.cleaned_data["models"] or None}
+        try:
+            return create_client(NewClient.parse(wanted))
+        except ApplianceError as error:
+            _show(self, error)
+            return None
+
+
+class DeviceForm(forms.Form):
+    """A device to add: the client made its key and gave the operator the public half."""
+
+    client = forms.ChoiceField()
+    name = forms.CharField(max_length=32, help_text="For example laptop; unique among the client's devices.")
+    public_key = forms.CharField(
+        max_length=64,
+        widget=forms.TextInput(attrs={"size": 50, "autocomplete": "off", "spellcheck": "false"}),
+        help_text="Printed by `appliance client keygen` on the client's computer. The private key never leaves it.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = Client.objects.filter(state="active").order_by("name").values_list("name", flat=True)
+        client = self.fields["client"]
+        if isinstance(client, forms.ChoiceField):
+            client.choices = [(name, name) for name in names]
+
+    def save(self) -> ClientConfiguration | None:
+        """Add the device; on a refusal put the reason beside its field and return None."""
+        try:
+            return add_device(NewDevice.parse(dict(self.cleaned_data)))
+        except ApplianceError as error:
+            _show(self, error)
+            return None
+
+
+def _show(form: forms.Form, error: ApplianceError) -> None:
+    field = error.field if isinstance(error, RefusedError) and error.field in form.fields else None
+    form.add_error(field, f"{error.message}. {error.hint}" if error.hint else error.message)
