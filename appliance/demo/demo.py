@@ -228,9 +228,10 @@ STEPS: tuple[tuple[str, Callable[[Lab], dict[str, Any]]], ...] = (
     ("asking the model through the tunnel", ask),
     ("knocking as a stranger", knock),
     ("sending nonsense from inside the tunnel", misbehave),
-    ("reaching for management from the node", reach_management),
     ("looking for what must not be left", leave_nothing),
     ("revoking a device while it streams", revoke),
+    # Last, since a revocation makes control pull receipts, which proves that control reaches the node.
+    ("reaching for management from the node", reach_management),
 )
 
 

@@ -20,6 +20,18 @@ from pathlib import Path
 from appliance.lab.machine import Machine
 
 CHUNK_BYTES = 16 * 2**20
+# What a command line must contain for the process to be called by that name; the first that fits counts.
+SERVICES = {
+    "inference.confinement.stub": "cell",
+    "appliance launcher": "launcher",
+    "appliance notary": "notary",
+    "appliance agent": "agent",
+    "appliance node relay": "relay",
+    "appliance.lab.init": "init",
+    "wireguard-go": "wireguard-go",
+    "nginx": "nginx",
+    "sshd": "sshd",
+}
 SKIPPED = ("[vvar]", "[vsyscall]", "[vvar_vclock]")  # kernel pages that cannot be read through /proc/PID/mem
 
 
@@ -157,7 +169,7 @@ def _name(pid: int) -> str:
     except OSError:
         return "a process that ended"
     text = b" ".join(word for word in words if not word.startswith(b"-")).decode("utf-8", "replace")
-    for service in ("launcher", "notary", "agent", "cell", "nginx", "sshd", "wireguard-go", "init", "relay"):
-        if service in text:
-            return service
-    return Path(words[0].decode("utf-8", "replace")).name
+    return next(
+        (name for mark, name in SERVICES.items() if mark in text),
+        Path(words[0].decode("utf-8", "replace")).name,
+    )

@@ -5,6 +5,7 @@ Source: namespaces(7), nsenter(1), unshare(1), setpriv(1).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from appliance.lab.topology import MachineSpec
 
 BOOT_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 10.0
+_NS_GET_PARENT = 0xB702  # linux/nsfs.h: _IO(NSIO, 0x2)
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -159,20 +162,40 @@ class Machine:
         target.chmod(mode)
 
     def processes(self) -> list[int]:
-        """Return the pids, as the host sees them, of every process in the machine's PID namespace."""
-        inside = os.readlink(f"/proc/{self.pid}/ns/pid")
-        return [pid for pid in _pids() if _namespace(pid) == inside]
+        """Return the pids, as the host sees them, of every process of the machine.
+
+        Those are the ones in its PID namespace and in any namespace within it: a cell has one of its own.
+        """
+        inside = os.stat(f"/proc/{self.pid}/ns/pid").st_ino
+        return [pid for pid in _pids() if inside in _namespaces(pid)]
 
     def end(self) -> None:
         """End the machine: SIGKILL for its PID 1 takes every process in it along (pid_namespaces(7)).
 
-        Returns once the kernel has let go of its disk, which it does a moment after the last process.
+        Commands that entered it from outside see its mounts and are ended too. Returns once the kernel has let go of
+        its disk, which it does a moment after the last process.
         """
         if self.alive:
             os.kill(self.pid, signal.SIGKILL)
         deadline = time.monotonic() + END_TIMEOUT_S
         while (self.alive or _is_attached(self.folder / "disk.img")) and time.monotonic() < deadline:
+            for pid in _visitors(self.folder):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+
+
+def _visitors(folder: Path) -> list[int]:
+    """Return the processes whose root is the overlay of this machine, whichever PID namespace they are in."""
+    overlay = f"upperdir={folder}/disk/upper,"
+    found = []
+    for pid in _pids():
+        try:
+            if overlay in Path(f"/proc/{pid}/mountinfo").read_text():
+                found.append(pid)
+        except OSError:  # it ended meanwhile
+            continue
+    return found
 
 
 def _is_attached(image: Path) -> bool:
@@ -239,11 +262,22 @@ def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-def _namespace(pid: int) -> str | None:
+def _namespaces(pid: int) -> list[int]:
+    """Return the PID namespaces that a process is in, the innermost first, as inode numbers (ioctl_ns(2))."""
+    found: list[int] = []
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        namespace = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY)
     except OSError:  # it ended meanwhile
-        return None
+        return found
+    while True:
+        found.append(os.fstat(namespace).st_ino)
+        try:
+            parent = fcntl.ioctl(namespace, _NS_GET_PARENT)
+        except OSError:  # EPERM: the parent is beyond our own namespace
+            return found
+        finally:
+            os.close(namespace)
+        namespace = parent
 
 
 def _start_time(pid: int) -> int:

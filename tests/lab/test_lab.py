@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,28 @@ def _namespace(pid):
         return os.readlink(f"/proc/{pid}/ns/pid")
     except OSError:
         return None
+
+
+def test_processes_of_inner_namespaces_count_as_the_machines(tmp_path):
+    machine = Machine.boot(NODE, tmp_path / "node")
+    try:
+        machine.service("inner", "unshare", "--pid", "--fork", "--kill-child", "sleep", "1000")
+        wait_until(lambda: len(machine.processes()) >= 3, "the inner sleeper", machine)
+        names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in machine.processes()}
+        assert "sleep" in names
+    finally:
+        machine.end()
+
+
+def test_a_command_that_entered_a_machine_ends_with_it_even_if_it_was_stopped(tmp_path):
+    machine = Machine.boot(NODE, tmp_path / "node")
+    try:
+        machine.service("sleeper", "sleep", "1000")
+        wait_until(lambda: len(machine.processes()) >= 2, "the sleeper", machine)
+        machine.run("pkill", "-STOP", "-x", "sleep")
+    finally:
+        machine.end()
+    assert traces(tmp_path) == []
 
 
 def test_what_a_machine_writes_stays_on_its_own_disk(tmp_path):
