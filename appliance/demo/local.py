@@ -7,10 +7,8 @@ its cell on a node (WireGuard, nftables, NGINX) and control's machines are not t
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,11 +32,13 @@ from appliance.core.node import NodePaths
 from appliance.core.pin import Manifest
 from appliance.core.policy import render_policy
 from appliance.core.receipt import NodeKey, make_keyring, pseudonym
+from netops.lines import call
 
 NODE = "local"
 CLIENTS = ("acme", "bolt")
 QUESTION = "Hello! What are you?"
 READY_TIMEOUT_S = 20.0
+CALL_TIMEOUT_S = 10.0
 NOT_SHOWN = [
     "the tunnel, the firewall and NGINX: nothing here listens on any network",
     "control: the bundle was made and signed by this command itself",
@@ -121,7 +121,7 @@ def _ask_both(paths: NodePaths, manifest: Manifest, report: Report) -> dict[str,
         for number, name in enumerate(CLIENTS, start=2)
     ]
     _provision(paths, _bundle(clients, manifest), clients)
-    status = call(paths.notary_control, "status")
+    status = call(paths.notary_control, "status", timeout_s=CALL_TIMEOUT_S)
     keyring = make_keyring(
         (NodeKey(node=NODE, public_key=status["public_key"]),), Ed25519PrivateKey.generate()
     )
@@ -135,7 +135,10 @@ def _ask_both(paths: NodePaths, manifest: Manifest, report: Report) -> dict[str,
         raise HostError("the answer came without a receipt")
     verify = [sys.executable, "-I", "-m", "appliance", "receipt", "verify", "--json", str(file)]
     verified = json.loads(subprocess.run(verify, capture_output=True, text=True, check=True).stdout)
-    cells = {cell["client"]: {"pid": cell["pid"]} for cell in call(paths.launcher_socket, "cells")["cells"]}
+    cells = {
+        cell["client"]: {"pid": cell["pid"]}
+        for cell in call(paths.launcher_socket, "cells", timeout_s=CALL_TIMEOUT_S)["cells"]
+    }
     return {
         "answer": "".join(answer.parts),
         "model": answer.pin,
@@ -203,8 +206,13 @@ def _provision(paths: NodePaths, bundle: Bundle, clients: list[LocalClient]) -> 
         folder.mkdir(parents=True)
         (folder / "policy.json").write_bytes(render_policy(bundle, client).canonical_bytes())
     known = [{"name": client.name, "pseudonym": client.pseudonym} for client in bundle.clients]
-    call(paths.notary_control, "clients", clients=known)
-    call(paths.launcher_socket, "clients", clients=[client.name for client in clients])
+    call(paths.notary_control, "clients", clients=known, timeout_s=CALL_TIMEOUT_S)
+    call(
+        paths.launcher_socket,
+        "clients",
+        clients=[client.name for client in clients],
+        timeout_s=CALL_TIMEOUT_S,
+    )
 
 
 def _write_folder(paths: NodePaths, client: LocalClient, keyring: bytes) -> Folder:
@@ -246,19 +254,3 @@ def _start(paths: NodePaths, verb: str) -> subprocess.Popen[bytes]:
             raise HostError(f"the {verb} did not start", hint="appliance doctor")
         time.sleep(0.02)
     return service
-
-
-def call(path: Path, op: str, **fields: Any) -> dict[str, Any]:
-    """Send one request of docs/spec/node-protocols.md and return its result.
-
-    Raises:
-        HostError: With the code of the refusal.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(os.fspath(path))
-        connection.sendall(json.dumps({"id": 1, "op": op, **fields}).encode() + b"\n")
-        with connection.makefile("rb") as lines:
-            reply = json.loads(lines.readline())
-    if not reply["ok"]:
-        raise HostError(f"{op}: {reply['error']['message']}")
-    return dict(reply["result"])
