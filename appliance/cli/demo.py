@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from appliance.core.errors import UsageError
+from appliance.core.errors import HostError, UsageError
 
 HELP = "See the whole product work: a client behind a tunnel, a stranger, a receipt, an erased session."
 
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.local and args.keep:
         raise UsageError("--keep goes with the lab, and --local has none")
+    _require_fit_host()
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as spinner:
         figures, rows, notes = _run(args, lambda text: spinner.update(f"{text} …"))
