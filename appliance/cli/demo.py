@@ -36,6 +36,21 @@ def run(args: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
+def _require_fit_host() -> None:
+    """Refuse before anything is started where cells would refuse to serve.
+
+    Raises:
+        HostError: With the first reason and what to do.
+    """
+    from appliance.doctor.confinement import observe_confinement
+    from appliance.doctor.finding import Status
+    from appliance.doctor.machine import observe_machine
+
+    for finding in (*observe_machine(), *observe_confinement()):
+        if finding.status is Status.FAIL:
+            raise HostError(f"{finding.name}: {finding.value}: {finding.meaning}", hint=finding.hint)
+
+
 def _run(
     args: argparse.Namespace, report: Any
 ) -> tuple[dict[str, Any], list[tuple[str, str, bool]], list[str]]:
