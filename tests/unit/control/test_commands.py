@@ -111,11 +111,13 @@ def test_check_says_that_all_is_well(run: Run) -> None:
     assert run("check") == (0, {"ok": True})
 
 
-def test_a_list_for_people_is_lines(acme: Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_for_people_is_a_table_under_its_names(acme: Client, capsys: pytest.CaptureFixture[str]) -> None:
     mask = os.umask(0o077)
     assert main(["control", "client", "list"]) == 0
     os.umask(mask)
-    assert capsys.readouterr().out.startswith("acme\tactive\tnode-a")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "state", "home", "name", "allowed", "models"]
+    assert row.split() == ["acme", "active", "node-a", "tiny"]
 
 
 def arguments(state: Path, **changes: Any) -> Namespace:
