@@ -111,7 +111,9 @@ def test_check_says_that_all_is_well(run: Run) -> None:
     assert run("check") == (0, {"ok": True})
 
 
-def test_a_list_for_people_is_a_table_under_its_names(acme: Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_for_people_is_a_table_under_its_names(
+    acme: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
     mask = os.umask(0o077)
     assert main(["control", "client", "list"]) == 0
     os.umask(mask)
