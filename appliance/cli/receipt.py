@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     verify = verbs.add_parser("verify", help="check signature, key and node of a receipt")
-    verify.add_argument("file", type=Path, help="the receipt")
+    verify.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a receipt")
     verify.add_argument(
         "--keys", type=Path, help=f"default: {KEYS} beside the receipt or in the folder above it"
     )
@@ -28,23 +28,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify and say what the receipt says."""
-    signed = _read_receipt(args.file)
-    keys = args.keys or _find_keys(args.file)
+    """Verify each receipt and say what it says; the first that does not verify ends the command."""
+    verified = []
+    for file in args.files:
+        signed, keyring = verify(file, args.keys, args.log_key)
+        verified.append({"id": signed.receipt.id, "log_key": keyring.log_key, "key": signed.key})
+        if not args.json:
+            print("\n".join(describe(signed, keyring)))
+    if args.json:
+        print(json.dumps({"ok": True, "receipts": verified}))
+    return 0
+
+
+def verify(file: Path, keys: Path | None, log_key: str | None) -> tuple[SignedReceipt, Keyring]:
+    """Verify one receipt.
+
+    Args:
+        file: The receipt.
+        keys: The keyring; None: the one beside the receipt or in the folder above it.
+        log_key: The log key that is trusted; None where the keyring came with the client's own configuration.
+
+    Raises:
+        ReceiptError: Naming what does not hold.
+    """
+    signed = _read_receipt(file)
+    keys = keys or _find_keys(file)
     try:
         keyring = Keyring.parse_canonical(keys.read_bytes().rstrip(b"\n"), ReceiptError)
     except OSError as error:
         raise UsageError(f"cannot read {keys}") from error
-    # Without --log-key the keys are trusted as they are: they came with the client's own configuration.
-    verify_receipt(signed, keyring, log_key=args.log_key)
-    if args.json:
-        print(
-            json.dumps({"ok": True, "id": signed.receipt.id, "log_key": keyring.log_key, "key": signed.key})
-        )
-        return 0
-    for line in describe(signed, keyring):
-        print(line)
-    return 0
+    verify_receipt(signed, keyring, log_key=log_key)
+    return signed, keyring
 
 
 def describe(signed: SignedReceipt, keyring: Keyring) -> list[str]:

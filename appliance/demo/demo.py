@@ -88,7 +88,7 @@ def ask(lab: Lab) -> dict[str, Any]:
         "ttft_ms": answer["ttft_ms"],
         "receipt": {
             "id": answer["receipt"]["id"],
-            "verified": verified["ok"] and verified["id"] == answer["receipt"]["id"],
+            "verified": verified["ok"] and verified["receipts"][0]["id"] == answer["receipt"]["id"],
         },
         "cells": cells,
     }
