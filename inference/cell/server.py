@@ -6,14 +6,27 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _KEEP_ALIVE_S: Final = 5
 _HEADER_BYTES: Final = 32_768  # request line and headers; h11 refuses more
 _CONNECTIONS: Final = 512  # NGINX limits each device long before; this protects the descriptors
+
+
+class SilentProtocol(H11Protocol):
+    """HTTP/1.1 that writes no request line to any log, however logging is set up in this process.
+
+    uvicorn's own switch (`access_log=False`) changes the process-wide logger, which any later set-up of logging turns
+    back on; a request line holds a path that the client chose.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
 
 
 class Server(uvicorn.Server):
@@ -24,7 +37,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=SilentProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

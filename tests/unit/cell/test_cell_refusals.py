@@ -333,6 +333,16 @@ def test_no_refusal_header_log_or_word_to_the_notary_repeats_what_was_sent(
     assert not any(CANARY.encode() in line for line in cell.notary.lines)
 
 
+def test_no_request_line_is_logged_however_logging_is_set_up(
+    cell: RunningCell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
+    with cell.client() as client:
+        assert client.get(f"/{CANARY}").status_code == 404
+    assert not [record for record in caplog.records if record.name == "uvicorn.access"]
+
+
 def test_the_canary_would_be_seen_if_it_were_repeated(
     cell: RunningCell, caplog: pytest.LogCaptureFixture
 ) -> None:
