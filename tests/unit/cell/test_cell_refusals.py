@@ -337,6 +337,8 @@ def test_no_request_line_is_logged_however_logging_is_set_up(
     cell: RunningCell, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    with cell.client() as client:
+        client.get("/v1/models")  # uvicorn has set logging up by now
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     with cell.client() as client:
         assert client.get(f"/{CANARY}").status_code == 404
