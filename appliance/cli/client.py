@@ -29,7 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     config.add_argument("--key", type=Path, default=Path("wireguard.key"), help="the private key")
     config.add_argument("--out", type=Path, default=Path("appliance-client"), help="the folder to write")
     chat = verbs.add_parser("chat", help="talk to the model through the tunnel")
-    chat.add_argument("prompt", nargs="?", help="ask this one thing; without it, a conversation begins")
+    chat.add_argument(
+        "prompt",
+        nargs="?",
+        help="ask this one thing (it shows in this computer's process list); without it, a conversation begins",
+    )
     chat.add_argument("--dir", type=Path, default=Path("appliance-client"), help="the client's folder")
     chat.add_argument("--model", help="another model than the default one")
     chat.add_argument("--max-tokens", type=int, default=256)

@@ -21,8 +21,6 @@ from appliance.core.errors import HostError, RefusedError, UsageError
 from appliance.core.names import decode_base64
 from appliance.core.receipt import Keyring, SignedReceipt, pseudonym, verify_receipt
 
-DEFAULT = Path("appliance-client")
-
 
 @dataclass(frozen=True)
 class Folder:

@@ -28,7 +28,6 @@ class Purpose(StrEnum):
     REVOCATION = "revocation/v1"
     RECEIPT = "receipt/v1"
     KEYRING = "keyring/v1"
-    HEALTH = "health/v1"
 
 
 def _framed(purpose: Purpose, message: bytes) -> bytes:

@@ -41,7 +41,6 @@ MODEL = "tiny-random"
 LONG_ANSWER_TOKENS = 1024
 CELL_EXIT_TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 45.0
-REFRESH_TIMEOUT_S = 30.0
 Report = Callable[[str], None]
 
 
@@ -202,7 +201,9 @@ def revoke(lab: Lab) -> dict[str, Any]:
     if ended["finished"] or called["status"] >= 300:
         raise HostError("the stream ended by itself or the call was refused; the figure would prove nothing")
     milliseconds = (ended["last_byte_at"] - called["asked_at"]) * 1000
-    return {"revocation_ms": round(max(milliseconds, 0.0), 1), "revoked_after_tokens": ended["tokens"]}
+    if milliseconds <= 0:
+        raise HostError("the stream was silent before the call; the figure would prove nothing")
+    return {"revocation_ms": round(milliseconds, 1), "revoked_after_tokens": ended["tokens"]}
 
 
 def device_id(mgmt: Machine, client: MachineSpec) -> int:

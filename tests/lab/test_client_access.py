@@ -97,7 +97,7 @@ def test_a_wrong_token_is_refused_although_the_address_is_right(lab):
     assert curl(lab[ACME], token(lab[ACME]))[0] == 200
 
 
-def test_a_right_token_from_another_devices_address_is_refused(lab):
+def test_a_right_token_of_another_client_is_refused(lab):
     assert curl(lab[BOLT], token(lab[BOLT]))[0] == 200
     assert curl(lab[BOLT], token(lab[ACME]))[0] == 401
 
@@ -293,12 +293,24 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def keys(node):
+    """The public keys that the node's kernel or wireguard-go has as peers now."""
+    return {line.split()[0] for line in node.run("wg", "show", "wg0", "allowed-ips").stdout.splitlines()}
+
+
 def peers(node):
     observed = json.loads(node.run(*appliance("node", "observe", "--json")).stdout.strip().splitlines()[-1])
     return len(observed.get("result", observed)["peers"])
 
 
-def test_a_second_device_works_and_its_revocation_leaves_the_first_alone(lab):
+def test_a_right_token_from_another_device_of_the_same_client_is_refused_and_revoking_it_harms_nobody(lab):
+    before = keys(lab[NODE])
     labs.add_device(lab, ACME, "phone")
+    provision.wait_until(lambda: len(keys(lab[NODE])) == len(before) + 1, "the phone", lab[NODE])
+    phone = f"{CLIENT_FOLDER}/phone"
+    # The phone's token is right, and this is the laptop's address.
+    assert curl(lab[ACME], token(lab[ACME], phone))[0] == 401
+    assert curl(lab[ACME], token(lab[ACME]))[0] == 200
     assert control(lab[MGMT], "device", "revoke", ACME.name, "phone")["ok"] is True
+    provision.wait_until(lambda: keys(lab[NODE]) == before, "the phone's end", lab[NODE])
     assert curl(lab[ACME], token(lab[ACME]))[0] == 200
