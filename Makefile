@@ -1,9 +1,13 @@
 # The few verbs of this repository. `sudo make demo` is all a newcomer needs.
 PYTHON := .venv/bin/python
-.PHONY: setup demo test check lab bench lock
+.PHONY: setup torch demo test check lab bench lock
 
 setup: ## system packages (as root), virtual environment, llama.cpp built for this machine
 	@provisioning/setup.sh
+
+torch: setup ## PyTorch, to train the small model; without it the tests of the training are skipped and named
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["torch-extra"])' \
+		| xargs $(PYTHON) -m pip install --quiet --disable-pip-version-check
 
 demo: setup ## the whole product, for real, on this machine
 	@$(PYTHON) -m appliance demo

@@ -16,6 +16,7 @@ class Check:
         bound: The largest value that is good enough, None where it is only reported.
         unit: Of value and bound.
         n: How many samples are behind it.
+        at_least: The bound is the smallest value that is good enough.
     """
 
     name: str
@@ -23,11 +24,20 @@ class Check:
     bound: float | None
     unit: str
     n: int
+    at_least: bool = False
 
     @property
     def ok(self) -> bool:
         """True if the figure keeps its bound."""
-        return self.bound is None or self.value <= self.bound
+        if self.bound is None:
+            return True
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def json(self) -> dict[str, Any]:
+        """Return the figure in the common form."""
+        value = asdict(self)
+        del value["at_least"]
+        return {**value, "ok": self.ok}
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,9 @@ class Report:
 
     def json(self) -> dict[str, Any]:
         """Return the common form."""
-        checks = [{**asdict(check), "ok": check.ok} for check in self.checks]
         return {
             "ok": self.ok,
-            "checks": checks,
+            "checks": [check.json() for check in self.checks],
             "control": {"name": self.control_name, "ok": self.control_ok},
         }
 
@@ -57,7 +66,11 @@ class Report:
         width = max(len(check.name) for check in self.checks)
         rows = [
             f"  {'ok ' if check.ok else 'OUT'}  {check.name:{width}}  {check.value:>10.2f} {check.unit:4}"
-            + (f"  (at most {check.bound:g})" if check.bound is not None else "")
+            + (
+                f"  (at {'least' if check.at_least else 'most'} {check.bound:g})"
+                if check.bound is not None
+                else ""
+            )
             for check in self.checks
         ]
         return [*rows, f"  {'ok ' if self.control_ok else 'OUT'}  control: {self.control_name}"]
