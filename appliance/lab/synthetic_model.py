@@ -23,7 +23,7 @@ _LAYERS, _DIM, _HEADS, _KV_HEADS, _HIDDEN, _CONTEXT = 4, 256, 4, 2, 512, 2048
 _HEAD_DIM = _DIM // _HEADS
 _SPACE = "\u2581"  # SentencePiece's visible space
 _CONTROL = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -104,13 +104,31 @@ def synthetic_manifest(path: Path) -> Manifest:
         name="tiny-random",
         version="1.0",
         files=(pin_file(path),),
-        chat_template=_CHAT_TEMPLATE,
+        chat_template=CHAT_TEMPLATE,
         stop=("<|end|>",),
         launch=Launch(context_tokens=_CONTEXT, max_sessions=8, batch_tokens=512),
         runtime=Runtime(llama_cpp_python="0.3.36"),
         licence="Apache-2.0",
         source="random weights, written by appliance.lab.synthetic_model",
     )
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, *, n_vocab: int) -> NDArray[np.bool_]:
+    """Give another model this tokenizer, filled up with tokens that no text becomes.
+
+    Returns:
+        (n_vocab,) bool: the tokens that are whole words.
+
+    Raises:
+        ValueError: If `n_vocab` is less than the vocabulary has.
+    """
+    vocabulary = _vocabulary()
+    if n_vocab < len(vocabulary):
+        raise ValueError(f"the vocabulary has {len(vocabulary)} tokens")
+    unused = range(n_vocab - len(vocabulary))
+    vocabulary += [_Token(f"<|unused-{place}|>", -1e6, TokenType.UNUSED, _BIAS_NEVER) for place in unused]
+    _add_tokenizer(writer, vocabulary)
+    return np.array([token.bias == _BIAS_WORD for token in vocabulary])
 
 
 def _add_shape(writer: gguf.GGUFWriter, n_vocab: int) -> None:
@@ -158,7 +176,7 @@ def _vocabulary() -> list[_Token]:
         _Token(text, 0.0, TokenType.CONTROL, _BIAS_END if text == "<|end|>" else _BIAS_NEVER)
         for text in _CONTROL
     ]
-    words = _words()
+    words = whole_words()
     pieces = {_SPACE + word[:end] for word in words for end in range(len(word) + 1)}
     whole = {_SPACE + word for word in words}
     for piece in sorted(pieces):
@@ -171,7 +189,8 @@ def _vocabulary() -> list[_Token]:
     return tokens
 
 
-def _words() -> set[str]:
+def whole_words() -> set[str]:
+    """Return the words of which each is one token."""
     verbs, nouns, plain = _VERBS.split(), _NOUNS.split(), _PLAIN.split()
     words = {*plain, *nouns, *verbs, *(word.capitalize() for word in plain)}
     words |= {word + "s" for word in (*nouns, *verbs) if word[-1] not in "sxyh"}

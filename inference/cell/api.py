@@ -18,6 +18,8 @@ from inference.cell.completion import encode
 from inference.cell.errors import Refusal
 from inference.cell.notary import NotaryUnavailableError, UnknownReceiptError
 from inference.cell.sessions import Session
+from inference.cell.text import answer_text
+from inference.cell.tokens import detokenize, tokenize
 
 _RECEIPT_ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _STATUS_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
@@ -42,6 +44,18 @@ class Api:
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         return await answer_chat(self._cell, request)
+
+    async def text(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        return await answer_text(self._cell, request)
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize."""
+        return _json(await tokenize(self._cell, request))
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize."""
+        return _json(await detokenize(self._cell, request))
 
     async def open_session(self, request: Request) -> Response:
         """POST /v1/sessions: open a kept session. `ttl_s` may shorten what the policy allows."""
@@ -100,6 +114,9 @@ def build_api(cell: Cell) -> FastAPI:
         ("/v1/models", api.models, "GET"),
         ("/v1/models/{name}", api.model, "GET"),
         ("/v1/chat/completions", api.chat, "POST"),
+        ("/v1/completions", api.text, "POST"),
+        ("/tokenize", api.tokenize, "POST"),
+        ("/detokenize", api.detokenize, "POST"),
         ("/v1/sessions", api.open_session, "POST"),
         ("/v1/sessions/{session_id}", api.session, "GET"),
         ("/v1/sessions/{session_id}", api.delete_session, "DELETE"),

@@ -1,4 +1,4 @@
-"""How an answer is spelled: the OpenAI API's chat completion object and its stream of chunks. Pure.
+"""How an answer is spelled: the OpenAI API's completion objects and their streams of chunks. Pure.
 
 Chunks are cut from a prefix that is made once per answer; per piece only the text is encoded.
 """
@@ -6,12 +6,18 @@ Chunks are cut from a prefix that is made once per answer; per piece only the te
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from appliance.core.pin import Manifest
 from appliance.core.receipt import SignedReceipt
 from inference.cell.errors import render_error
+
+if TYPE_CHECKING:
+    from inference.engine.logprobs import TokenLogprob
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -61,7 +67,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one answer."""
+    """Token counts of one answer: the prompt once, the tokens of all choices."""
 
     prompt: int
     completion: int
@@ -80,14 +86,69 @@ def encode(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
-def render_completion(
-    heading: Heading, text: str, finish: str, usage: Usage, signed: SignedReceipt | None
+@dataclass
+class Choice:
+    """One answer as it grows.
+
+    Attributes:
+        texts: Its pieces.
+        logprobs: Of its tokens; None if nobody asked.
+        finish: Why it ended.
+    """
+
+    texts: list[str]
+    logprobs: list[TokenLogprob] | None
+    finish: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.texts)
+
+
+class Form(ABC):
+    """How one endpoint spells its answers.
+
+    Attributes:
+        id_prefix: Of the answers' ids.
+        whole_kind: `object` of a whole answer.
+        chunk_kind: `object` of a chunk of a stream.
+        after_text: What stands between the text and the log probabilities in a chunk's choice.
+    """
+
+    id_prefix: ClassVar[str]
+    whole_kind: ClassVar[str]
+    chunk_kind: ClassVar[str]
+    after_text: ClassVar[bytes]
+
+    @abstractmethod
+    def choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        """Return one choice of a whole answer."""
+
+    @abstractmethod
+    def opening(self, index: int) -> bytes | None:
+        """Return the choice in the first chunk of a stream, None if there is no such chunk."""
+
+    @abstractmethod
+    def before_text(self, index: int) -> bytes:
+        """Return what comes before the text in a chunk's choice."""
+
+    @abstractmethod
+    def logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """Return the `logprobs` object of a choice."""
+
+    @abstractmethod
+    def ending(self, index: int, reason: str) -> bytes:
+        """Return the choice in the last chunk that has one."""
+
+
+def render_whole(
+    form: Form, heading: Heading, choices: Sequence[Choice], usage: Usage, signed: SignedReceipt | None
 ) -> bytes:
     """Return a whole answer; the receipt, if this is its session's last answer, is its last field."""
-    message = {"role": "assistant", "content": text, "refusal": None}
     answer: dict[str, Any] = {
-        **heading.fields("chat.completion"),
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        **heading.fields(form.whole_kind),
+        "choices": [form.choice(index, choice) for index, choice in enumerate(choices)],
         "usage": usage.fields(),
     }
     if signed is not None:
@@ -99,30 +160,43 @@ class Chunks:
     """The server-sent events of one streamed answer (WHATWG HTML, section 9.2).
 
     Args:
+        form: Of the endpoint.
         heading: The same in each chunk.
+        choices: How many there are.
         include_usage: Each chunk then has a `usage` field, null but in the last.
     """
 
-    def __init__(self, heading: Heading, *, include_usage: bool) -> None:
-        head = encode(heading.fields("chat.completion.chunk"))
+    def __init__(self, form: Form, heading: Heading, *, choices: int, include_usage: bool) -> None:
+        head = encode(heading.fields(form.chunk_kind))
+        self._form = form
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
-        self._before_text = self._head + b'{"index":0,"delta":{"content":'
-        self._after_text = b'},"logprobs":null,"finish_reason":null}' + self._tail
+        self._before_text = [self._head + form.before_text(index) for index in range(choices)]
 
-    def role(self) -> bytes:
-        """The first chunk."""
-        delta = b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        return self._head + delta + self._tail
+    def opening(self) -> bytes:
+        """The chunks before the first text."""
+        openings = [self._form.opening(index) for index in range(len(self._before_text))]
+        return b"".join(self._head + opening + self._tail for opening in openings if opening is not None)
 
-    def text(self, text: str) -> bytes:
-        """A piece of the answer."""
-        return self._before_text + encode(text) + self._after_text
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprob]) -> bytes:
+        """A piece of a choice."""
+        spelled = encode(self._form.logprobs(logprobs)) if logprobs else b"null"
+        return b"".join(
+            (
+                self._before_text[index],
+                encode_basestring(text).encode("utf-8"),
+                self._form.after_text,
+                spelled,
+                b',"finish_reason":null}',
+                self._tail,
+            )
+        )
 
-    def finish(self, reason: str) -> bytes:
-        """The last chunk with a choice."""
-        choice = b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%s"}' % reason.encode("ascii")
-        return self._head + choice + self._tail
+    def ending(self, reasons: Sequence[str]) -> bytes:
+        """The last chunk of every choice."""
+        return b"".join(
+            self._head + self._form.ending(index, reason) + self._tail for index, reason in enumerate(reasons)
+        )
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk of `stream_options.include_usage`: no choice, the counts."""

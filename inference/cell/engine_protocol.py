@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 class CellEngine(Protocol):
-    """A loaded model with one KV stream per session.
+    """A loaded model and its KV streams.
 
     Attributes:
         runtime_digest: SHA-256 of the libraries that run the model.
         context_tokens: Context of one session, in tokens.
+        vocabulary_size: Tokens of the model's vocabulary.
+        streams: KV streams.
     """
 
     @property
@@ -27,11 +29,23 @@ class CellEngine(Protocol):
     @property
     def context_tokens(self) -> int: ...
 
-    async def open_stream(self) -> int:
-        """Claim a stream. Raises NoFreeStream."""
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def streams(self) -> int: ...
+
+    async def open_streams(self, count: int) -> tuple[int, ...]:
+        """Claim so many streams or none. Raises NoFreeStream, QueueFull, Draining."""
 
     def prompt_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Render and tokenise. Raises RefusedError for messages that the template does not take."""
+
+    def text_tokens(self, text: str, *, add_special: bool) -> list[int]:
+        """Tokenise plain text. Raises ContextOverflow."""
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return what tokens say."""
 
     def generate(self, stream: int, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
         """Decode. Raises ContextOverflow, StreamBusy, EngineFailed."""

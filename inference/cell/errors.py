@@ -12,7 +12,7 @@ from typing import Final
 
 _REQUEST: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
-RETRY_AFTER_S: Final = 2  # what `Retry-After` says with each refusal that a later try may not meet
+RETRY_AFTER_S: Final = 2  # what `Retry-After` says where nobody knows better
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,28 @@ TABLE: Final[dict[str, Entry]] = {
     "missing_parameter": Entry(400, _REQUEST, "This field is required."),
     "invalid_value": Entry(400, _REQUEST, "This field has a type or value that it cannot have."),
     "max_tokens_too_large": Entry(400, _REQUEST, "More tokens than this client may ask for in one answer."),
+    "too_many_choices": Entry(400, _REQUEST, "More choices than this client can have at once."),
+    "choices_in_session": Entry(
+        400, _REQUEST, "A kept session holds one conversation, so it gives one choice; leave the session out."
+    ),
+    "logprobs_required": Entry(400, _REQUEST, "top_logprobs needs logprobs to be true."),
+    "unknown_token": Entry(400, _REQUEST, "A token id is not one of the model's vocabulary."),
+    "several_prompts": Entry(400, _REQUEST, "One prompt at a time: a text or a list of token ids."),
     "unsupported_role": Entry(400, _REQUEST, "A message has a role that this version does not know."),
     "unsupported_content": Entry(400, _REQUEST, "A message holds content other than text."),
     "messages_refused": Entry(400, _REQUEST, "The model's template refuses these messages in this order."),
-    "context_length_exceeded": Entry(400, _REQUEST, "The messages do not fit into the model's context."),
+    "context_length_exceeded": Entry(
+        400, _REQUEST, "This and the answer do not fit into the model's context."
+    ),
     "model_not_found": Entry(404, _REQUEST, "This client has no such model; GET /v1/models lists them."),
     "session_not_found": Entry(404, _REQUEST, "There is no open session of this id."),
     "receipt_not_found": Entry(404, _REQUEST, "This client has no receipt of this id."),
     "session_busy": Entry(409, _REQUEST, "The session is answering another request."),
     "session_ended": Entry(410, _REQUEST, "The session ended while it was answering."),
     "too_many_sessions": Entry(429, "rate_limit_error", "All sessions of this client are open.", retry=True),
+    "queue_full": Entry(
+        429, "rate_limit_error", "Too many requests of this client wait for a stream.", retry=True
+    ),
     "no_stream": Entry(503, _SERVER, "The model has no free stream.", retry=True),
     "no_seat": Entry(503, _SERVER, "This node has no free seat.", retry=True),
     "notary_unavailable": Entry(
@@ -58,6 +70,7 @@ TABLE: Final[dict[str, Entry]] = {
     "draining": Entry(
         503, _SERVER, "The server is stopping; a fresh one takes the next request.", retry=True
     ),
+    "deadline_passed": Entry(503, _SERVER, "The answer took longer than it was given.", retry=True),
     "engine_failed": Entry(500, _SERVER, "The engine gave up on this request."),
     "internal": Entry(500, _SERVER, "The server failed."),
 }
@@ -70,13 +83,22 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an accident
         code: Key of `TABLE`.
         param: Name of the field of our schema that is at fault, if one is.
         receipt: Receipt id of the session this belongs to, if there is one.
+        retry_after_s: What `Retry-After` says where the table says to try again.
     """
 
-    def __init__(self, code: str, param: str | None = None, *, receipt: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        param: str | None = None,
+        *,
+        receipt: str | None = None,
+        retry_after_s: int = RETRY_AFTER_S,
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.param = param
         self.receipt = receipt
+        self.retry_after_s = retry_after_s
 
     @property
     def status(self) -> int:
@@ -91,7 +113,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an accident
         """Return the headers; the connection closes, since the body may not have been read to its end."""
         headers = {"content-type": "application/json", "cache-control": "no-store", "connection": "close"}
         if TABLE[self.code].retry:
-            headers["retry-after"] = str(RETRY_AFTER_S)
+            headers["retry-after"] = str(self.retry_after_s)
         if self.receipt is not None:
             headers["x-receipt-id"] = self.receipt
         return headers

@@ -1,4 +1,4 @@
-"""The open sessions of one client: each has a KV stream, a receipt under way, and an end.
+"""The open sessions of one client: each has its KV streams, a receipt under way, and an end.
 
 A session holds no text: ids, counts and deadlines only.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,9 +22,11 @@ from inference.cell.errors import Refusal
 from inference.cell.notary import Notary, NotaryUnavailableError
 from inference.cell.policy_file import PolicyFile
 from inference.cell.work import Work
-from inference.engine.errors import NoFreeStream
+from inference.engine.errors import TryLater
 
 _NOTHING_ERASED: Final = Erase(bytes=0, verified=False)
+# What a client is told when the engine gives no stream now.
+_LATER: Final = {"no_free_stream": "no_stream", "queue_full": "queue_full", "draining": "draining"}
 
 
 @dataclass(eq=False)
@@ -35,7 +37,7 @@ class Session:
         id: 128 random bits; the handle of a kept session.
         kept: Opened with POST /v1/sessions; otherwise it lives for one request.
         opener: The request that opened it.
-        stream: Its KV stream.
+        streams: Its KV streams: one, or one for each choice of a request that wants several.
         receipt: Id of its receipt.
         expires_at: Unix time at which it ends at the latest.
         deadline: The same on the monotonic clock, in seconds.
@@ -45,7 +47,7 @@ class Session:
     id: str
     kept: bool
     opener: Work
-    stream: int
+    streams: tuple[int, ...]
     receipt: str
     expires_at: int
     deadline: float
@@ -98,7 +100,7 @@ class Session:
 class Sessions:
     """The table of open sessions, and the order of their two ends.
 
-    Opening: limit, stream, the notary's record. Ending: stop the request, erase, the notary's receipt.
+    Opening: limit, streams, the notary's record. Ending: stop the request, erase, the notary's receipt.
 
     Attributes:
         last_end: When a session ended last, on the monotonic clock; None before the first.
@@ -135,20 +137,22 @@ class Sessions:
             raise Refusal("session_not_found")
         return session
 
-    async def open(self, work: Work, *, kept: bool, ttl_s: int | None = None) -> Session:
+    async def open(self, work: Work, *, kept: bool, ttl_s: int | None = None, streams: int = 1) -> Session:
         """Open a session: nothing may be decoded for it before this returns.
 
         Args:
             work: The request that asks for it. If it is stopped meanwhile, the session is opened and ended in order.
             kept: It outlives the request.
             ttl_s: Seconds until it ends at the latest; None means what the policy allows.
+            streams: How many it needs; each counts as a session of the client's limit.
 
         Raises:
-            Refusal: `too_many_sessions`, `no_stream`, `notary_unavailable`.
+            Refusal: `too_many_sessions`, `no_stream`, `queue_full`, `draining`, `notary_unavailable`.
         """
-        if len(self) >= self._policy.current.limits.sessions:
+        taken = self._opening + sum(len(session.streams) for session in self)
+        if taken + streams > self._policy.current.limits.sessions:
             raise Refusal("too_many_sessions")
-        opening = asyncio.create_task(self._begin(work, kept=kept, ttl_s=ttl_s))
+        opening = asyncio.create_task(self._begin(work, kept=kept, ttl_s=ttl_s, count=streams))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -182,25 +186,25 @@ class Sessions:
         if endings:
             await asyncio.wait(endings)
 
-    async def _begin(self, work: Work, *, kept: bool, ttl_s: int | None) -> Session:
+    async def _begin(self, work: Work, *, kept: bool, ttl_s: int | None, count: int) -> Session:
         limits = self._policy.current.limits
         session_id = random_id()
-        self._opening += 1
+        self._opening += count
         try:
-            stream = await self._claim_stream()
+            streams = await self._claim_streams(count)
             try:
                 receipt = await self._notary.open(self._describe(session_id))
             except NotaryUnavailableError:
-                await self._erase(stream)
+                await self._erase(streams)
                 raise Refusal("notary_unavailable") from None
         finally:
-            self._opening -= 1
+            self._opening -= count
         now, left = time.monotonic(), min(ttl_s or limits.session_max_s, limits.session_max_s)
         session = Session(
             id=session_id,
             kept=kept,
             opener=work,
-            stream=stream,
+            streams=streams,
             receipt=receipt,
             expires_at=int(time.time()) + left,
             deadline=now + left,
@@ -209,17 +213,18 @@ class Sessions:
         self._open[session_id] = session
         return session
 
-    async def _claim_stream(self) -> int:
+    async def _claim_streams(self, count: int) -> tuple[int, ...]:
         try:
-            return await self._engine.open_stream()
-        except NoFreeStream:
-            raise Refusal("no_stream") from None
+            return await self._engine.open_streams(count)
+        except TryLater as error:
+            code = _LATER.get(error.code, "no_stream")
+            raise Refusal(code, retry_after_s=error.retry_after_s) from None
         except ApplianceError:
             raise Refusal("engine_failed") from None
 
     async def _finish(self, session: Session, reason: End) -> SignedReceipt | None:
         await session.stop_request(reason)
-        erased = await self._erase(session.stream)
+        erased = await self._erase(session.streams)
         draft = Draft(
             end=reason,
             requests=session.requests,
@@ -237,13 +242,18 @@ class Sessions:
             del self._open[session.id]
             self.last_end = time.monotonic()
 
-    async def _erase(self, stream: int) -> Erase:
+    async def _erase(self, streams: Iterable[int]) -> Erase:
+        """Erase every stream, whatever becomes of the others; verified if all are."""
+        ends = [await self._erase_stream(stream) for stream in streams]
+        verified = all(end.verified for end in ends)
+        self.untrusted |= not verified
+        return Erase(bytes=sum(end.bytes for end in ends), verified=verified)
+
+    async def _erase_stream(self, stream: int) -> Erase:
         try:
             erased = await self._engine.close_stream(stream)
         except ApplianceError:
-            self.untrusted = True
             return _NOTHING_ERASED
-        self.untrusted |= not erased.verified
         return Erase(bytes=erased.bytes, verified=erased.verified)
 
     def _describe(self, session_id: str) -> Opening:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from appliance.core.errors import ApplianceError, RefusedError
 from appliance.core.receipt import End, SignedReceipt
 from inference.cell.cell import Cell
 from inference.cell.completion import Usage
-from inference.cell.engine_protocol import CellEngine
 from inference.cell.errors import Refusal
 from inference.cell.sessions import Session
 from inference.cell.work import Work
-from inference.engine.errors import ContextOverflow, StreamBusy
+from inference.engine.errors import ContextOverflow, StreamBusy, TryLater
 from inference.engine.sampling import Sampling
+
+if TYPE_CHECKING:
+    from inference.engine.engine import Piece
+
+Emit = Callable[[int, "Piece"], Awaitable[None]]
 
 _STOPPED: Final = {
     End.REVOKED: "invalid_api_key",
@@ -39,18 +43,8 @@ def _refused_code(error: RefusedError) -> str:
     return "session_busy" if isinstance(error, StreamBusy) else "invalid_value"
 
 
-async def tokenise(engine: CellEngine, messages: list[dict[str, str]]) -> list[int]:
-    """Render and tokenise messages on a worker thread, so that running streams go on.
-
-    Raises:
-        Refusal: `context_length_exceeded`, `messages_refused`; before any session is opened.
-    """
-    try:
-        return await asyncio.to_thread(engine.prompt_tokens, messages)
-    except ContextOverflow:
-        raise Refusal("context_length_exceeded", "messages") from None
-    except RefusedError:
-        raise Refusal("messages_refused", "messages") from None
+def _later_code(error: TryLater) -> str:
+    return error.code if error.code in ("draining", "deadline_passed") else "no_stream"
 
 
 class Turn:
@@ -61,20 +55,20 @@ class Turn:
         session: A kept one, or one that lives for this request.
         work: The request.
         prompt: The whole conversation in tokens.
-        sampling: How to choose tokens.
+        samplings: How to choose tokens, for each choice; the session has a stream for each.
 
     Attributes:
-        completion_tokens: Tokens decoded so far.
+        completion_tokens: Tokens decoded so far, of all choices.
     """
 
     def __init__(
-        self, cell: Cell, session: Session, work: Work, prompt: list[int], sampling: Sampling
+        self, cell: Cell, session: Session, work: Work, prompt: list[int], samplings: Sequence[Sampling]
     ) -> None:
         self._cell = cell
         self.session = session
         self._work = work
         self._prompt = prompt
-        self._sampling = sampling
+        self._samplings = samplings
         self.completion_tokens = 0
 
     @property
@@ -82,11 +76,11 @@ class Turn:
         """Token counts so far."""
         return Usage(len(self._prompt), self.completion_tokens)
 
-    async def decode(self, emit: Callable[[str], Awaitable[None]]) -> str:
-        """Decode the answer and give each piece of its text to `emit`.
+    async def decode(self, emit: Emit) -> list[str]:
+        """Decode the answer and give each piece of it to `emit`, with the number of its choice.
 
         Returns:
-            The finish reason.
+            The finish reason of each choice.
 
         Raises:
             Refusal: If the session cannot take the request, the engine gives up, or the request was stopped. The
@@ -104,6 +98,11 @@ class Turn:
         except Refusal:
             await self._give_up(End.FAILED)
             raise
+        except TryLater as error:
+            await self._give_up(End.FAILED)
+            raise Refusal(
+                _later_code(error), receipt=self.session.receipt, retry_after_s=error.retry_after_s
+            ) from None
         except RefusedError as error:
             await self._give_up(End.FAILED)
             raise Refusal(_refused_code(error), receipt=self.session.receipt) from None
@@ -134,22 +133,38 @@ class Turn:
         ending = self.session.ending
         return None if ending is None or self.session.kept else await asyncio.shield(ending)
 
-    async def _decode(self, emit: Callable[[str], Awaitable[None]]) -> str:
+    async def _decode(self, emit: Emit) -> list[str]:
         session, limits = self.session, self._cell.policy.current.limits
         with session.turn(self._work, idle_s=limits.session_idle_s):
             session.prompt_tokens += len(self._prompt)
-            pieces = self._cell.engine.generate(session.stream, self._prompt, self._sampling)
-            try:
-                async for piece in pieces:
-                    session.completion_tokens += piece.tokens
-                    self.completion_tokens += piece.tokens
-                    if piece.text:
-                        await emit(piece.text)
-                    if piece.finish is not None:
-                        return piece.finish
-            finally:
-                if isinstance(pieces, AsyncGenerator):
-                    await pieces.aclose()
+            if len(self._samplings) == 1:
+                return [await self._choose(0, emit)]
+            return await self._choose_all(emit)
+
+    async def _choose_all(self, emit: Emit) -> list[str]:
+        """Decode every choice side by side. If one fails or all are stopped, none is left running."""
+        choices = [asyncio.create_task(self._choose(i, emit)) for i in range(len(self._samplings))]
+        try:
+            return await asyncio.gather(*choices)
+        finally:
+            for choice in choices:
+                choice.cancel()
+            await asyncio.wait(choices)
+
+    async def _choose(self, index: int, emit: Emit) -> str:
+        session = self.session
+        pieces = self._cell.engine.generate(session.streams[index], self._prompt, self._samplings[index])
+        try:
+            async for piece in pieces:
+                session.completion_tokens += piece.tokens
+                self.completion_tokens += piece.tokens
+                if piece.text or piece.logprobs:
+                    await emit(index, piece)
+                if piece.finish is not None:
+                    return piece.finish
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
         raise Refusal("engine_failed", receipt=session.receipt)
 
     async def _give_up(self, reason: End) -> None:

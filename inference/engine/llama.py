@@ -1,4 +1,4 @@
-"""llama.cpp, and nothing else in the product knows it: a model, a context, a sampler.
+"""llama.cpp, and nothing else in the product knows it: a model and a context.
 
 GGML_ASSERT ends the process, so every call checks its arguments here, in Python, before C code sees them. One context
 belongs to one thread at a time; `Model` may be read from any thread.
@@ -11,7 +11,6 @@ import functools
 import hashlib
 import mmap
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 
 from appliance.core.errors import PinError
 from inference.engine.errors import EngineFailed
-from inference.engine.sampling import Sampling
 from inference.engine.state_blob import fresh_memory
 
 VERSION = llama_cpp.__version__
@@ -196,7 +194,7 @@ class Context:
             raise EngineFailed(f"llama_decode returned {int(status)}")
 
     def logits(self, row: int) -> NDArray[np.float32]:
-        """Return the logits of a row of the last batch, (n_vocab,) float32, valid until the next one.
+        """Return the logits of a row of the last batch, (n_vocab,) float32, valid until the next one; may be written to.
 
         Raises:
             EngineFailed: If the row was not among the outputs.
@@ -210,10 +208,6 @@ class Context:
         """Overwrite the output buffer. Between steps nobody needs it."""
         # It has a row for every sequence from the start (src/llama-context.cpp, output_reserve) and never shrinks.
         ctypes.memset(lib.llama_get_logits(self.handle), 0, self.streams * self.n_vocab * 4)
-
-    def sampler(self, sampling: Sampling) -> Sampler:
-        """Return what picks the tokens of one answer."""
-        return Sampler(self, sampling)
 
     def truncate(self, stream: int, length: int) -> None:
         """Forget a stream's cells from position `length` on. Their bytes stay where they are.
@@ -253,46 +247,6 @@ class Context:
     def _check_stream(self, stream: int) -> None:
         if not 0 <= stream < self.streams:
             raise EngineFailed("stream out of range")
-
-
-class Sampler:
-    """Picks the tokens of one answer: argmax, or a native chain with its own random state.
-
-    The chain cuts to the likeliest tokens first: the later links then handle few.
-    """
-
-    def __init__(self, context: Context, sampling: Sampling) -> None:
-        self._context = context
-        self._chain: Any = None
-        if sampling.greedy:
-            return
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        # As many links as do something, in llama.cpp's own order.
-        if sampling.top_k > 0:
-            self._add(lib.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1.0:
-            self._add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
-        if sampling.min_p > 0.0:
-            self._add(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        self._add(lib.llama_sampler_init_temp(sampling.temperature))
-        seed = secrets.randbelow(2**32 - 1) if sampling.seed is None else sampling.seed
-        self._add(lib.llama_sampler_init_dist(seed))
-
-    def sample(self, row: int) -> int:
-        """Return the next token from a row of the last batch."""
-        logits = self._context.logits(row)
-        if self._chain is None:
-            return int(logits.argmax())
-        return int(lib.llama_sampler_sample(self._chain, self._context.handle, row))
-
-    def close(self) -> None:
-        """Free the random state."""
-        if self._chain is not None:
-            lib.llama_sampler_free(self._chain)
-            self._chain = None
-
-    def _add(self, link: Any) -> None:
-        lib.llama_sampler_chain_add(self._chain, link)
 
 
 class _Batch:

@@ -1,6 +1,6 @@
 """One engine step at a time, on the calling thread: schedule, decode, sample, detokenise. And the erase.
 
-What is overwritten when a stream closes: its KV cells, its tokens, the logits; its sampler is freed. What cannot be:
+What is overwritten when a stream closes: its KV cells, its tokens, the logits, what its sampler remembers. What cannot:
 Python strings and integers that passed through (they go with the process), llama.cpp's own copy of the last batch's
 token ids and the activations in its compute buffers, which have no address for us; a batch of nothing runs over them
 as soon as nobody is waiting for an answer.
@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from inference.engine.erase import Erased, erase, overwrite_activations
+from inference.engine.logprobs import Logprobs, TokenLogprob
+from inference.engine.pace import UNMEASURED
+from inference.engine.sampler import Logits, Sampler
 from inference.engine.sampling import Sampling
-from inference.engine.scheduler import Chunk, Scheduler
+from inference.engine.scheduler import Chunk, Scheduler, Step
 from inference.engine.state_blob import Layout
 from inference.engine.text import AnswerText
 from inference.engine.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from inference.engine.llama import Context, Sampler
+    from inference.engine.llama import Context
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Piece:
         text: New text, may be empty.
         tokens: Tokens generated since the last piece, the ending one included.
         finish: Why the answer ended, None while it goes on.
+        logprobs: Of the tokens whose text begins in this piece, where they were asked for.
     """
 
     text: str
     tokens: int
     finish: Literal["stop", "length"] | None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass
@@ -44,7 +50,32 @@ class _Answer:
 
     sampler: Sampler
     text: AnswerText
+    logprobs: Logprobs | None
     unreported: int = 0
+
+    def choose(self, logits: Logits) -> int:
+        """Return the next token. The sampler may change the row, so it is looked at before."""
+        if self.logprobs is not None:
+            self.logprobs.observe(logits)
+        return self.sampler.sample(logits)
+
+    def read(self, token: int, piece: bytes) -> str:
+        """Take the bytes of the chosen token; return what can be shown now."""
+        if self.logprobs is not None:
+            self.logprobs.add(token, held=self.text.held)
+        return self.text.feed(piece)
+
+    def released(self, text: str, *, ended: bool) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities that belong to what is shown now."""
+        if self.logprobs is None:
+            return ()
+        return self.logprobs.release(text, ended=ended and not self.text.stopped)
+
+    def close(self) -> None:
+        """Overwrite what choosing tokens left behind."""
+        self.sampler.close()
+        if self.logprobs is not None:
+            self.logprobs.close()
 
 
 class Runner:
@@ -59,6 +90,7 @@ class Runner:
 
     Attributes:
         prefilled: Prompt tokens decoded so far.
+        speed: What was measured lately; a new value each time, so any thread may read it.
     """
 
     def __init__(
@@ -82,6 +114,7 @@ class Runner:
         )  # rows and outputs of the largest batches since activations were overwritten last
         self._closed_since = False
         self.prefilled = 0
+        self.speed = UNMEASURED
 
     @property
     def busy(self) -> bool:
@@ -112,13 +145,14 @@ class Runner:
         kept = self._scheduler.begin(stream, prompt, sampling.max_tokens)
         self._context.truncate(stream, kept)
         text = AnswerText((*sampling.stop, *self._stops), strip_space=self._vocabulary.strips_space(prompt))
-        self._answers[stream] = _Answer(self._context.sampler(sampling), text)
+        sampler = Sampler(sampling, self._context.n_vocab)
+        self._answers[stream] = _Answer(sampler, text, self._logprobs(sampling))
 
     def cancel(self, stream: int) -> None:
         """End an answer without a further piece. The KV cache keeps what it has, for the session's next turn."""
         answer = self._answers.pop(stream, None)
         if answer is not None:
-            answer.sampler.close()
+            answer.close()
             self._scheduler.end(stream)
 
     def close(self, stream: int) -> Erased:
@@ -157,10 +191,17 @@ class Runner:
         Raises:
             EngineFailed: If llama.cpp fails. Then no stream's cache can be relied on.
         """
-        step = self._scheduler.plan()
-        pieces = self._decode(step.decode) if step.decode else []
+        step = self._scheduler.plan(self.speed)
+        pieces: list[tuple[int, Piece]] = []
+        began = perf_counter()
+        if step.decode:
+            pieces = self._decode(step)
+            decoded = perf_counter()
+            self.speed = self.speed.decoded(decoded - began)
+            began = decoded
         if step.chunk is not None:
             pieces += self._prefill(step.chunk)
+            self.speed = self.speed.prefilled(step.chunk.stop - step.chunk.start, perf_counter() - began)
         return pieces
 
     def close_all(self) -> None:
@@ -168,37 +209,46 @@ class Runner:
         for stream in self._scheduler.held:
             self.close(stream)
 
-    def _decode(self, streams: tuple[int, ...]) -> list[tuple[int, Piece]]:
-        rows = [(stream, self._scheduler.stream(stream)) for stream in streams]
-        tokens = [int(row.tokens[row.cached]) for _, row in rows]
-        positions = [row.cached for _, row in rows]
-        self._run(tokens, positions, streams, range(len(rows)))
-        return [piece for row, stream in enumerate(streams) for piece in self._next(stream, row)]
+    def _decode(self, step: Step) -> list[tuple[int, Piece]]:
+        scheduler, fillers = self._scheduler, step.fillers
+        rows = [scheduler.row(stream) for stream in step.rows]
+        outputs = [row for row, stream in enumerate(step.rows) if stream not in fillers]
+        for stream, (_, position) in zip(step.rows, rows, strict=True):
+            scheduler.announce(stream, position + 1)
+        tokens, positions = zip(*rows, strict=True)
+        self._run(tokens, positions, step.rows, outputs)
+        for stream, position in zip(step.rows, positions, strict=True):
+            if stream in fillers:
+                self._context.truncate(stream, position)
+            else:
+                scheduler.advance(stream, position + 1)
+        return [
+            piece
+            for row, stream in zip(outputs, step.decode, strict=True)
+            for piece in self._next(stream, row)
+        ]
 
     def _prefill(self, chunk: Chunk) -> list[tuple[int, Piece]]:
         tokens = self._scheduler.stream(chunk.stream).tokens[chunk.start : chunk.stop].tolist()
         count = len(tokens)
         outputs = [count - 1] if chunk.last else []
+        self._scheduler.announce(chunk.stream, chunk.stop)
         self._run(tokens, range(chunk.start, chunk.stop), [chunk.stream] * count, outputs)
+        self._scheduler.advance(chunk.stream, chunk.stop)
         self.prefilled += count
         return self._next(chunk.stream, count - 1) if chunk.last else []
 
     def _run(
         self, tokens: Sequence[int], positions: Sequence[int], streams: Sequence[int], outputs: Sequence[int]
     ) -> None:
-        ends = {stream: position + 1 for stream, position in zip(streams, positions, strict=True)}
-        for stream, end in ends.items():
-            self._scheduler.announce(stream, end)
         rows, most_outputs = self._traces
         self._traces = max(rows, len(tokens)), max(most_outputs, len(outputs))
         self._context.decode(tokens, positions, streams, outputs)
-        for stream, end in ends.items():
-            self._scheduler.advance(stream, end)
 
     def _next(self, stream: int, row: int) -> list[tuple[int, Piece]]:
         """Sample a token for a stream; return its piece if there is something to say."""
         answer = self._answers[stream]
-        token = answer.sampler.sample(row)
+        token = answer.choose(self._context.logits(row))
         answer.unreported += 1
         full = self._scheduler.append(stream, token)
         finish: Literal["stop", "length"] | None = "length" if full else None
@@ -206,15 +256,20 @@ class Runner:
         if token in self._stop_tokens:
             finish = "stop"
         else:
-            text = answer.text.feed(self._vocabulary.pieces[token])
+            text = answer.read(token, self._vocabulary.pieces[token])
         if finish:
             text += answer.text.finish()
         if answer.text.stopped:
             finish = "stop"
         if not text and not finish:
             return []
-        piece = Piece(text, answer.unreported, finish)
+        piece = Piece(text, answer.unreported, finish, answer.released(text, ended=finish is not None))
         answer.unreported = 0
         if finish:
             self.cancel(stream)
         return [(stream, piece)]
+
+    def _logprobs(self, sampling: Sampling) -> Logprobs | None:
+        if sampling.logprobs is None:
+            return None
+        return Logprobs(sampling.logprobs, self._vocabulary.describe, self._context.n_vocab)

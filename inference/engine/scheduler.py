@@ -1,19 +1,33 @@
-"""Who decodes in the next step: a state machine that knows tokens and positions, and nothing of llama.cpp.
+"""Who decodes in the next step: a state machine that knows tokens and positions, and nothing of llama.cpp or of time.
 
 A step first decodes one token for every stream that is generating, then prefills one bounded chunk of one stream that
-still has prompt left, in turn. So a long prompt delays the others by one chunk per token and never by its length.
+still has prompt left. So a long prompt delays the others by one chunk per token and never by its length.
+
+The chunk goes to the prompt with the least left to prefill, where each chunk that a prompt waited for counts as
+`AGEING_TOKENS` done. The bound: of a prompt with R tokens to prefill, at most ceil(R / AGEING_TOKENS) chunks pass
+before no later prompt can overtake it any more; then only the prompts of the other S - 1 streams are before it, with
+ceil(C / AGEING_TOKENS) chunks each at most (C: context). So its last chunk is among the next
+ceil(R / AGEING_TOKENS) + S * ceil(C / AGEING_TOKENS). It holds since no chunk but a prompt's last is smaller than
+`AGEING_TOKENS`: being served brings a prompt forward at least as much as waiting does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.core.errors import RefusedError
 from inference.engine.errors import ContextOverflow, EngineFailed, NoFreeStream, StreamBusy
+from inference.engine.gaps import filled, has_gaps
+from inference.engine.pace import UNMEASURED, Speed, chunk_tokens
+
+AGEING_TOKENS: Final = 32  # what having waited for one chunk counts; only a last chunk is shorter
+CELL_PADDING: Final = 256  # attention runs over a multiple of this of the longest stream in a sub-batch
+FILLER_TOKEN: Final = 0  # what filler rows decode: in every vocabulary, and nobody's content
 
 Tokens = NDArray[np.int32]
 
@@ -29,6 +43,8 @@ class Stream:
         high_water: Most cells that were ever written since the stream was opened.
         prompt: Length of the prompt of the answer in progress, 0 if none is.
         limit: `known` at which that answer ends.
+        arrival: Number of that answer, counted over all streams.
+        waited: Chunks that other prompts got while this one had some left to prefill.
     """
 
     tokens: Tokens
@@ -37,6 +53,8 @@ class Stream:
     high_water: int = 0
     prompt: int = 0
     limit: int = 0
+    arrival: int = 0
+    waited: int = 0
 
     @property
     def prefilling(self) -> bool:
@@ -65,10 +83,25 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Step:
-    """What to run next: streams that decode one token each, ascending; and then a chunk of a prompt."""
+    """What to run next: one batch of a row for each of some streams, and then a chunk of a prompt.
+
+    Attributes:
+        decode: Streams that decode their next token, ascending.
+        rows: Those and the fillers between them, ascending. A filler row decodes `FILLER_TOKEN` at the end of a stream
+            that does not generate, and its cell is removed at once.
+        chunk: The chunk, None if no prompt waits.
+    """
 
     decode: tuple[int, ...]
+    rows: tuple[int, ...]
     chunk: Chunk | None
+
+    @property
+    def fillers(self) -> tuple[int, ...]:
+        """Streams whose row is a filler, ascending."""
+        if len(self.rows) == len(self.decode):
+            return ()
+        return tuple(stream for stream in self.rows if stream not in self.decode)
 
 
 class Scheduler:
@@ -77,7 +110,7 @@ class Scheduler:
     Args:
         streams: How many there are.
         context_tokens: Most tokens of a stream, prompt and answer together.
-        chunk_tokens: Largest chunk while other streams decode.
+        chunk_tokens: Largest chunk while other streams decode and no speed was measured.
         batch_tokens: Largest chunk otherwise.
     """
 
@@ -85,8 +118,10 @@ class Scheduler:
         self._context_tokens = context_tokens
         self._chunk_tokens = min(chunk_tokens, batch_tokens)
         self._batch_tokens = batch_tokens
+        self._ageing_tokens = min(AGEING_TOKENS, self._chunk_tokens)
         self._streams: list[Stream | None] = [None] * streams
-        self._turn = -1
+        self._spare_cells = [0] * streams  # most cells that fillers wrote while nobody held the stream
+        self._answers = 0
 
     @property
     def busy(self) -> bool:
@@ -112,7 +147,9 @@ class Scheduler:
         if not self.free:
             raise NoFreeStream
         index = self.free[0]
-        self._streams[index] = Stream(np.zeros(self._context_tokens, np.int32))
+        tokens = np.zeros(self._context_tokens, np.int32)
+        self._streams[index] = Stream(tokens, high_water=self._spare_cells[index])
+        self._spare_cells[index] = 0
         return index
 
     def stream(self, index: int) -> Stream:
@@ -146,24 +183,44 @@ class Scheduler:
         stream.tokens[len(prompt) : stream.known] = 0
         stream.cached, stream.known = kept, len(prompt)
         stream.prompt, stream.limit = len(prompt), len(prompt) + max_tokens
+        stream.arrival, stream.waited = self._answers, 0
+        self._answers += 1
         return kept
 
-    def plan(self) -> Step:
-        """Return the next step. Pure: the same again until something is reported."""
-        decode = tuple(i for i, s in enumerate(self._streams) if s is not None and s.decoding)
-        waiting = [i for i, s in enumerate(self._streams) if s is not None and s.prefilling]
-        if not waiting:
-            return Step(decode, None)
-        index = min(waiting, key=lambda i: (i <= self._turn, i))  # the next in turn after the last
-        stream = self.stream(index)
-        size = self._chunk_tokens if decode else self._batch_tokens
-        stop = min(stream.cached + size, stream.prompt)
-        return Step(decode, Chunk(index, stream.cached, stop, last=stop == stream.prompt))
+    def plan(self, speed: Speed = UNMEASURED) -> Step:
+        """Return the next step. Pure: the same again until something is reported.
+
+        Args:
+            speed: What was measured; decides how long a chunk may be while streams decode.
+        """
+        decode, waiting = [], []
+        for index, stream in enumerate(self._streams):
+            if stream is None or not stream.prompt:
+                continue
+            if stream.prefilling:
+                waiting.append(index)
+            elif stream.decoding:
+                decode.append(index)
+        rows = filled(decode, self._short(decode), self.free) if has_gaps(decode) else decode
+        chunk = self._next_chunk(waiting, speed, alone=not decode) if waiting else None
+        return Step(tuple(decode), tuple(rows), chunk)
+
+    def row(self, index: int) -> tuple[int, int]:
+        """Return token and position of a stream's row in a decode batch."""
+        stream = self._streams[index]
+        if stream is None:
+            return FILLER_TOKEN, 0
+        if not stream.decoding:
+            return FILLER_TOKEN, stream.cached
+        return stream.tokens.item(stream.cached), stream.cached
 
     def announce(self, index: int, stop: int) -> None:
         """Record that cells up to `stop` are about to be written, whatever comes of it."""
-        stream = self.stream(index)
-        stream.high_water = max(stream.high_water, stop)
+        stream = self._streams[index]
+        if stream is None:
+            self._spare_cells[index] = max(self._spare_cells[index], stop)
+        else:
+            stream.high_water = max(stream.high_water, stop)
 
     def advance(self, index: int, stop: int) -> None:
         """Record that the KV cache holds the stream's tokens up to `stop`."""
@@ -171,7 +228,9 @@ class Scheduler:
         if not stream.cached < stop <= min(stream.known, stream.high_water):
             raise EngineFailed("the schedule and the KV cache disagree")
         if stream.prefilling:
-            self._turn = index
+            for other in self._streams:
+                if other is not None and other is not stream and other.prefilling:
+                    other.waited += 1
         stream.cached = stop
 
     def append(self, index: int, token: int) -> bool:
@@ -192,6 +251,32 @@ class Scheduler:
         """Overwrite the stream's tokens and free it."""
         self.stream(index).wipe()
         self._streams[index] = None
+
+    def _next_chunk(self, waiting: list[int], speed: Speed, *, alone: bool) -> Chunk:
+        index = min(waiting, key=self._priority)
+        stream = self.stream(index)
+        size = self._batch_tokens
+        if not alone:
+            size = chunk_tokens(
+                speed, default=self._chunk_tokens, unit=self._ageing_tokens, most=self._batch_tokens
+            )
+        stop = min(stream.cached + size, stream.prompt)
+        return Chunk(index, stream.cached, stop, last=stop == stream.prompt)
+
+    def _priority(self, index: int) -> tuple[int, int]:
+        stream = self.stream(index)
+        left = stream.prompt - stream.cached
+        return left - self._ageing_tokens * stream.waited, stream.arrival
+
+    def _short(self, decode: list[int]) -> list[int]:
+        """Return the open streams that do not decode and are no longer than what attention runs over anyway."""
+        longest = max(self.stream(index).cached for index in decode) + 1
+        most = min(-(-longest // CELL_PADDING) * CELL_PADDING, self._context_tokens)
+        return [
+            index
+            for index, stream in enumerate(self._streams)
+            if stream is not None and not stream.decoding and stream.cached < most
+        ]
 
 
 def verify_fits(prompt_tokens: int, max_tokens: int, context_tokens: int) -> None:

@@ -38,6 +38,11 @@ class StopMatcher:
         self._held = text[keep:]
         return text[:keep]
 
+    @property
+    def held(self) -> int:
+        """Characters held back."""
+        return len(self._held)
+
     def flush(self) -> str:
         """Return what was held back: the text ended, so it did not become a stop."""
         held, self._held = self._held, ""
@@ -68,6 +73,11 @@ class AnswerText:
     def stopped(self) -> bool:
         """Whether a stop text was met."""
         return self._matcher.stopped
+
+    @property
+    def held(self) -> int:
+        """Characters that are not shown yet since they may become a stop text."""
+        return self._matcher.held
 
     def feed(self, piece: bytes) -> str:
         """Take the bytes of one token; return new text, never half a character."""

@@ -61,6 +61,26 @@ class Vocabulary:
             tokens.insert(0, bos)
         return tokens
 
+    def text_tokens(self, text: str, *, add_special: bool) -> list[int]:
+        """Tokenise plain text. What it spells never becomes a control token.
+
+        Args:
+            text: Any.
+            add_special: Begin with the begin-of-sequence token where the model wants one.
+        """
+        begin = [self._model.bos] if add_special and self._model.add_bos else []
+        return begin + self._plain(text)
+
+    def text_of(self, tokens: Iterable[int]) -> str:
+        """Return what tokens say: no control tokens, U+FFFD for what is not UTF-8, no space that tokenising added."""
+        data = b"".join(self.pieces[token] for token in tokens)
+        return (data.removeprefix(b" ") if self._adds_space else data).decode("utf-8", "replace")
+
+    def describe(self, token: int) -> tuple[str, bytes | None]:
+        """Return a token's text, U+FFFD for what is not UTF-8, and its bytes; of a control token its name and None."""
+        piece = self.pieces[token]
+        return (piece.decode("utf-8", "replace"), piece) if piece else (self._model.text(token), None)
+
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """Return the tokens that end an answer: those of the vocabulary, and the pin's stops that are one token."""
         return self._ending | {self._specials[stop] for stop in stops if stop in self._specials}

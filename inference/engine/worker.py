@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from appliance.core.errors import ApplianceError
 from inference.engine.erase import Erased
 from inference.engine.errors import EngineFailed
+from inference.engine.pace import Speed
 from inference.engine.runner import Piece, Runner
 from inference.engine.sampling import Sampling
 
@@ -57,6 +58,11 @@ class Worker(Generic[Owner]):
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
+    @property
+    def speed(self) -> Speed:
+        """What the runner measured lately."""
+        return self._runner.speed
+
     async def open(self) -> int:
         """Run `Runner.open`."""
         return await self._call(self._healthy(self._runner.open))
@@ -72,7 +78,12 @@ class Worker(Generic[Owner]):
 
     def cancel(self, stream: int) -> None:
         """Run `Runner.cancel`, without waiting for it."""
-        self._commands.put(lambda: self._runner.cancel(stream))
+
+        def cancel() -> None:
+            self._owners.pop(stream, None)
+            self._runner.cancel(stream)
+
+        self._commands.put(cancel)
 
     async def close(self, stream: int) -> Erased:
         """Run `Runner.close`. An erase that does not verify is a failure of the engine."""
@@ -159,9 +170,13 @@ class Worker(Generic[Owner]):
         return self._commands.get(timeout=_TIDY_AFTER_S if idle else None)
 
     def _step(self) -> None:
-        pieces = [(self._owners[stream], piece) for stream, piece in self._runner.step()]
+        pieces = [(self._owner(stream, piece), piece) for stream, piece in self._runner.step()]
         if pieces:
             self._tell(self._deliver, pieces, None)
+
+    def _owner(self, stream: int, piece: Piece) -> Owner:
+        """Return whose piece it is; after the last one, forget it, and with it what it holds of the answer."""
+        return self._owners[stream] if piece.finish is None else self._owners.pop(stream)
 
     def _fail(self, failure: EngineFailed) -> None:
         if self._failure is None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
-from running_cell import RunningCell, StartCell
+from running_cell import RunningCell, StartCell, credentials
 
 
 @pytest.fixture
@@ -28,3 +29,19 @@ def start_cell(tmp_path: Path) -> Iterator[StartCell]:
 def cell(start_cell: StartCell) -> RunningCell:
     """A cell with everything as it usually is."""
     return start_cell()
+
+
+@pytest.fixture
+def sdk(cell: RunningCell) -> Any:
+    """The OpenAI SDK as it is; only the way to the socket is ours."""
+    with (
+        cell.client() as http,
+        openai.OpenAI(
+            api_key=credentials()["Authorization"].removeprefix("Bearer "),
+            base_url="http://cell/v1",
+            http_client=http,
+            default_headers={"X-Peer-Address": credentials()["X-Peer-Address"]},
+            max_retries=0,
+        ) as client,
+    ):
+        yield client

@@ -13,8 +13,10 @@ from typing import Any, Literal
 from appliance.core.errors import RefusedError
 from appliance.core.pin import Manifest
 from inference.engine.errors import ContextOverflow, EngineFailed, NoFreeStream, StreamBusy
+from inference.engine.logprobs import Candidate, TokenLogprob
 from inference.engine.sampling import Sampling
 
+VOCABULARY = 1000
 ANSWER = "the answer is forty two"
 
 
@@ -23,6 +25,7 @@ class Piece:
     text: str
     tokens: int
     finish: Literal["stop", "length"] | None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class SimulatedEngine:
 
     context_tokens: int = 2048
     streams: int = 8
+    vocabulary_size: int = VOCABULARY
     pace_s: float = 0.0
     answer: str | None = ANSWER
     fail_after: int | None = None
@@ -56,6 +60,7 @@ class SimulatedEngine:
     held: dict[int, list[int]] = field(default_factory=dict)
     busy: set[int] = field(default_factory=set)
     sampled: list[Sampling] = field(default_factory=list)
+    prompts: list[list[int]] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
     weights: bytes = b""
     threads: int = 0
@@ -69,13 +74,13 @@ class SimulatedEngine:
         self.threads = threads
         return self
 
-    async def open_stream(self) -> int:
-        free = set(range(self.streams)) - set(self.held)
-        if not free:
+    async def open_streams(self, count: int) -> tuple[int, ...]:
+        free = [stream for stream in range(self.streams) if stream not in self.held]
+        if len(free) < count:
             raise NoFreeStream
-        stream = min(free)
-        self.held[stream] = []
-        return stream
+        for stream in free[:count]:
+            self.held[stream] = []
+        return tuple(free[:count])
 
     def prompt_tokens(self, messages: list[dict[str, str]]) -> list[int]:
         if messages[0]["role"] == "assistant":
@@ -84,6 +89,15 @@ class SimulatedEngine:
         words = [word for message in messages for word in message["content"].split()]
         return [len(word) for word in words] + [0] * len(messages)
 
+    def text_tokens(self, text: str, *, add_special: bool) -> list[int]:
+        words = text.split()
+        if len(words) > 4 * self.context_tokens:
+            raise ContextOverflow(len(words) // 4, self.context_tokens)
+        return [1] * add_special + [len(word) for word in words]
+
+    def text_of(self, tokens: list[int]) -> str:
+        return " ".join("x" * token for token in tokens)
+
     async def generate(self, stream: int, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
         if stream in self.busy or stream not in self.held:
             raise StreamBusy("busy", field="stream")
@@ -91,6 +105,7 @@ class SimulatedEngine:
             raise ContextOverflow(len(prompt), self.context_tokens)
         self.busy.add(stream)
         self.sampled.append(sampling)
+        self.prompts.append(prompt)
         self.decoded += 1
         try:
             self.held[stream] = list(prompt)
@@ -111,7 +126,10 @@ class SimulatedEngine:
                 return
             word = words[count] if words is not None else "again"
             self.held[stream].append(len(word))
-            yield Piece(word if count == 0 else " " + word, 1, None)
+            text = word if count == 0 else " " + word
+            yield Piece(
+                text, 1, None, () if sampling.logprobs is None else _logprobs(text, sampling.logprobs)
+            )
             count += 1
         yield Piece("", 0, "stop")
 
@@ -123,3 +141,10 @@ class SimulatedEngine:
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+def _logprobs(text: str, likeliest: int) -> tuple[TokenLogprob, ...]:
+    """What every token of this engine is: half likely, and its alternatives are half characters."""
+    chosen = Candidate(text, text.encode(), -0.5)
+    others = tuple(Candidate("\ufffd", bytes([200 + rank]), -1.0 - rank) for rank in range(likeliest))
+    return (TokenLogprob(chosen, others, offset=0),)

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from running_cell import RunningCell, StartCell, ask, credentials, manifest
+from running_cell import RunningCell, StartCell, ask, manifest
 from simulated_engine import ANSWER
 
 from appliance.core.bundle import Limits
@@ -89,8 +89,19 @@ def test_sampling_fields_reach_the_engine_within_its_bounds(cell: RunningCell) -
     assert (first.max_tokens, first.temperature, first.top_p, first.top_k) == (3, 0.0, 0.5, 40)
     assert (first.min_p, first.stop) == (0.05, ("x",))
     assert first.seed is not None
-    assert 0 <= first.seed <= 2**32 - 2
+    assert 0 <= first.seed < 2**32
     assert (second.max_tokens, second.stop, second.seed) == (64, ("a", "b"), None)
+
+
+def test_penalties_bias_and_log_probabilities_reach_the_engine(cell: RunningCell) -> None:
+    fields = {"frequency_penalty": -2, "presence_penalty": 1.5, "logit_bias": {"0": -100, "999": 0.5}}
+    with cell.client() as client:
+        for extra in ({"logprobs": True, "top_logprobs": 20}, {"logprobs": True}, {}):
+            assert client.post("/v1/chat/completions", json=ask(**fields, **extra)).status_code == 200
+    first, *_ = cell.engine.sampled
+    assert (first.frequency_penalty, first.presence_penalty) == (-2.0, 1.5)
+    assert first.logit_bias == ((0, -100.0), (999, 0.5))
+    assert [sampling.logprobs for sampling in cell.engine.sampled] == [20, 0, None]
 
 
 def test_an_answer_without_a_stated_length_takes_what_the_context_has_left(start_cell: StartCell) -> None:
@@ -127,22 +138,6 @@ def test_models_are_listed_with_their_pin(cell: RunningCell) -> None:
     assert one == {"id": "tiny", "object": "model", "created": 0, "owned_by": "operator", "pin": PIN}
 
 
-@pytest.fixture
-def sdk(cell: RunningCell) -> Any:
-    """The OpenAI SDK as it is; only the way to the socket is ours."""
-    with (
-        cell.client() as http,
-        openai.OpenAI(
-            api_key=credentials()["Authorization"].removeprefix("Bearer "),
-            base_url="http://cell/v1",
-            http_client=http,
-            default_headers={"X-Peer-Address": credentials()["X-Peer-Address"]},
-            max_retries=0,
-        ) as client,
-    ):
-        yield client
-
-
 def test_the_openai_package_works_unmodified(sdk: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "hello"}]
     assert [model.id for model in sdk.models.list()] == ["tiny"]
@@ -168,8 +163,8 @@ def test_the_openai_package_raises_its_own_errors(sdk: openai.OpenAI, cell: Runn
         sdk.chat.completions.create(model="other", messages=messages)
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as unsupported:
-        sdk.chat.completions.create(model="tiny", messages=messages, logprobs=True)
-    assert (unsupported.value.code, unsupported.value.param) == ("unsupported_parameter", "logprobs")
+        sdk.chat.completions.create(model="tiny", messages=messages, store=True)
+    assert (unsupported.value.code, unsupported.value.param) == ("unsupported_parameter", "store")
     with pytest.raises(openai.AuthenticationError):
         sdk.with_options(api_key="wrong").models.list()
     cell.engine.fail_after = 2

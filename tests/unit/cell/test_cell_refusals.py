@@ -221,8 +221,10 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"min_p": -0.1}, (400, "invalid_value", "min_p")),
         ({"seed": 2**63}, (400, "invalid_value", "seed")),
         ({"seed": 1.0}, (400, "invalid_value", "seed")),
-        ({"n": 2}, (400, "unsupported_parameter", "n")),
+        ({"n": 9}, (400, "invalid_value", "n")),
+        ({"n": 5}, (400, "too_many_choices", "n")),
         ({"n": 0}, (400, "invalid_value", "n")),
+        ({"n": True}, (400, "invalid_value", "n")),
         ({"max_tokens": 0}, (400, "invalid_value", "max_tokens")),
         ({"max_tokens": -1}, (400, "invalid_value", "max_tokens")),
         ({"max_tokens": 65}, (400, "max_tokens_too_large", "max_tokens")),
@@ -240,10 +242,30 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"tools": [{"type": "function"}]}, (400, "unsupported_parameter", "tools")),
         ({"tool_choice": "auto"}, (400, "unsupported_parameter", "tool_choice")),
         ({"response_format": {"type": "json_object"}}, (400, "unsupported_parameter", "response_format")),
-        ({"logprobs": True}, (400, "unsupported_parameter", "logprobs")),
-        ({"logit_bias": {"1": 5}}, (400, "unsupported_parameter", "logit_bias")),
+        ({"logprobs": 5}, (400, "invalid_value", "logprobs")),
+        ({"top_logprobs": 2}, (400, "logprobs_required", "top_logprobs")),
+        ({"logprobs": False, "top_logprobs": 2}, (400, "logprobs_required", "top_logprobs")),
+        ({"logprobs": True, "top_logprobs": 21}, (400, "invalid_value", "top_logprobs")),
+        ({"logprobs": True, "top_logprobs": "2"}, (400, "invalid_value", "top_logprobs")),
+        ({"logit_bias": [5]}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"1": "5"}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"1": True}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"1": 100.5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {CANARY: 5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"-1": 5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"01": 5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"1\n": 5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"\u0661": 5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {"1000": 5}}, (400, "unknown_token", "logit_bias")),
+        ({"logit_bias": {"9" * 5000: 5}}, (400, "invalid_value", "logit_bias")),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, (400, "invalid_value", "logit_bias")),
+        ({"frequency_penalty": 2.1}, (400, "invalid_value", "frequency_penalty")),
+        ({"presence_penalty": -2.1}, (400, "invalid_value", "presence_penalty")),
+        ({"presence_penalty": "0"}, (400, "invalid_value", "presence_penalty")),
+        ({"repeat_penalty": 1.1}, (400, "unknown_parameter", None)),
+        ({"user": 1}, (400, "invalid_value", "user")),
         ({"store": True}, (400, "unsupported_parameter", "store")),
-        ({"frequency_penalty": 0.5}, (400, "unsupported_parameter", "frequency_penalty")),
+        ({"best_of": 2}, (400, "unknown_parameter", None)),
         ({CANARY: 1}, (400, "unknown_parameter", None)),
     ],
 )
@@ -256,17 +278,96 @@ def test_chat_fields(
     assert shared_cell.engine.decoded == 0
 
 
+TEXT = "/v1/completions"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "gpt-5"}, (404, "model_not_found", "model")),
+        ({"prompt": None}, (400, "missing_parameter", "prompt")),
+        ({"prompt": 1}, (400, "invalid_value", "prompt")),
+        ({"prompt": []}, (400, "invalid_value", "prompt")),
+        ({"prompt": ["a", "b"]}, (400, "several_prompts", "prompt")),
+        ({"prompt": [[1], [2]]}, (400, "several_prompts", "prompt")),
+        ({"prompt": [1, "a"]}, (400, "invalid_value", "prompt")),
+        ({"prompt": [1, True]}, (400, "invalid_value", "prompt")),
+        ({"prompt": [1, 1.0]}, (400, "invalid_value", "prompt")),
+        ({"prompt": [1, -1]}, (400, "unknown_token", "prompt")),
+        ({"prompt": [1, 1000]}, (400, "unknown_token", "prompt")),
+        ({"prompt": [1, 10**30]}, (400, "unknown_token", "prompt")),
+        ({"prompt": "a " * 256}, (400, "context_length_exceeded", "prompt")),
+        ({"prompt": "a " * 2000}, (400, "context_length_exceeded", "prompt")),
+        ({"prompt": [1] * 256}, (400, "context_length_exceeded", "prompt")),
+        ({"prompt": "a " * 200, "max_tokens": 60}, (400, "context_length_exceeded", "prompt")),
+        ({"max_tokens": 65}, (400, "max_tokens_too_large", "max_tokens")),
+        ({"logprobs": True}, (400, "invalid_value", "logprobs")),
+        ({"logprobs": 6}, (400, "invalid_value", "logprobs")),
+        ({"echo": True}, (400, "unsupported_parameter", "echo")),
+        ({"suffix": "end"}, (400, "unsupported_parameter", "suffix")),
+        ({"best_of": 2}, (400, "unsupported_parameter", "best_of")),
+        ({"n": 5}, (400, "too_many_choices", "n")),
+        ({"messages": MESSAGES}, (400, "unknown_parameter", None)),
+        ({"top_logprobs": 1}, (400, "unknown_parameter", None)),
+        ({"max_completion_tokens": 3}, (400, "unknown_parameter", None)),
+        ({"tools": []}, (400, "unknown_parameter", None)),
+        ({CANARY: 1}, (400, "unknown_parameter", None)),
+    ],
+)
+def test_text_fields(
+    shared_cell: RunningCell, changes: dict[str, Any], expected: tuple[int, str, str | None]
+) -> None:
+    with shared_cell.client() as client:
+        assert error(client.post(TEXT, json={"model": "tiny", "prompt": "once"} | changes)) == expected
+    assert shared_cell.notary.opened == {}
+    assert shared_cell.engine.decoded == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/tokenize", {}, (400, "missing_parameter", "content")),
+        ("/tokenize", {"content": 1}, (400, "invalid_value", "content")),
+        ("/tokenize", {"content": ["a"]}, (400, "invalid_value", "content")),
+        ("/tokenize", {"content": "a", "add_special": 1}, (400, "invalid_value", "add_special")),
+        ("/tokenize", {"content": "a", "parse_special": True}, (400, "unknown_parameter", None)),
+        ("/tokenize", {"content": "a " * 257}, (400, "context_length_exceeded", "content")),
+        ("/tokenize", {"content": "a " * 2000}, (400, "context_length_exceeded", "content")),
+        ("/tokenize", {"content": "a" * 70_000}, (413, "body_too_large", None)),
+        ("/detokenize", {}, (400, "missing_parameter", "tokens")),
+        ("/detokenize", {"tokens": "1"}, (400, "invalid_value", "tokens")),
+        ("/detokenize", {"tokens": [1, "2"]}, (400, "invalid_value", "tokens")),
+        ("/detokenize", {"tokens": [1, True]}, (400, "invalid_value", "tokens")),
+        ("/detokenize", {"tokens": [-1]}, (400, "unknown_token", "tokens")),
+        ("/detokenize", {"tokens": [1000]}, (400, "unknown_token", "tokens")),
+        ("/detokenize", {"tokens": [1] * 257}, (400, "context_length_exceeded", "tokens")),
+        ("/detokenize", {"tokens": [1], CANARY: 1}, (400, "unknown_parameter", None)),
+    ],
+)
+def test_token_fields(
+    shared_cell: RunningCell, path: str, body: dict[str, Any], expected: tuple[int, str, str | None]
+) -> None:
+    with shared_cell.client() as client:
+        assert error(client.post(path, json=body)) == expected
+
+
 def test_fields_that_ask_for_nothing_are_no_reason_to_refuse(cell: RunningCell) -> None:
     harmless = {
         "tools": None,
         "logprobs": False,
         "response_format": {"type": "text"},
+        "top_logprobs": 0,
         "presence_penalty": 0,
+        "logit_bias": {},
         "store": False,
         "stop": None,
+        "safety_identifier": "x",
+        "prompt_cache_key": "x",
     }
+    text = {"model": "tiny", "prompt": "once", "best_of": 1, "echo": False, "suffix": "", "logprobs": None}
     with cell.client() as client:
         assert client.post(CHAT, json=ask(**harmless)).status_code == 200
+        assert client.post(TEXT, json=text).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -289,10 +390,17 @@ def test_session_fields(
 
 def _canary_requests() -> Iterator[tuple[str, str, dict[str, str], bytes]]:
     """Put the canary where a request has room for it, one place at a time, each time refused or failing."""
-    fields = [*ask(), "stream_options", "temperature", "stop", "tools", "seed", "n", CANARY]
+    fields = [*ask(), "stream_options", "temperature", "stop", "tools", "seed", "n", "logit_bias", CANARY]
     for field in fields:
         for value in (CANARY, [CANARY], {CANARY: CANARY}):
-            yield "POST", CHAT, JSON, json.dumps(ask() | {field: value, "n": 2}).encode()
+            yield "POST", CHAT, JSON, json.dumps(ask() | {"store": True, field: value}).encode()
+    for field in ("model", "prompt", "suffix", "logit_bias", "stop", CANARY):
+        for value in (CANARY, [CANARY], {CANARY: CANARY}):
+            body = {"model": "tiny", "prompt": CANARY, "echo": True} | {field: value}
+            yield "POST", TEXT, JSON, json.dumps(body).encode()
+    for path, field in (("/tokenize", "content"), ("/detokenize", "tokens")):
+        for value in ([CANARY], {CANARY: CANARY}, CANARY + " x" * 2000):
+            yield "POST", path, JSON, json.dumps({field: value}).encode()
     for field in ("role", "content", CANARY):
         messages = [{"role": "user", "content": CANARY} | {field: {CANARY: CANARY}}]
         yield "POST", CHAT, JSON, json.dumps(ask(messages=messages)).encode()

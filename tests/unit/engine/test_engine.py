@@ -16,8 +16,11 @@ from appliance.core.pin import Manifest, Runtime
 from inference.engine import erase as erasing
 from inference.engine.engine import (
     ContextOverflow,
+    DeadlinePassed,
+    Draining,
     Engine,
     EngineFailed,
+    Limits,
     NoFreeStream,
     Piece,
     Sampling,
@@ -32,10 +35,11 @@ Scenario = Callable[[Engine], Awaitable[None]]
 
 
 @asynccontextmanager
-async def loaded(manifest: Manifest, weights: Path) -> AsyncIterator[Engine]:
+async def loaded(manifest: Manifest, weights: Path, limits: Limits = Limits()) -> AsyncIterator[Engine]:  # noqa: B008 - frozen
     descriptor = os.open(weights, os.O_RDONLY)
     try:
-        engine = Engine.load(manifest, descriptor, threads=1, loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        engine = Engine.load(manifest, descriptor, threads=1, loop=loop, limits=limits)
     finally:
         os.close(descriptor)
     try:
@@ -200,6 +204,157 @@ def test_a_slow_reader_gets_fewer_and_longer_pieces_and_loses_nothing(
     play(scenario)
 
 
+def test_a_request_that_waits_gets_the_stream_that_is_closed(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        streams = [await engine.open_stream() for _ in range(4)]
+        waiting = [asyncio.create_task(engine.open_stream(wait_s=10)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(NoFreeStream):
+            await engine.open_stream()
+        for stream in (streams[2], streams[1]):
+            await engine.close_stream(stream)
+        assert await asyncio.gather(*waiting) == [2, 1]
+
+    play(scenario)
+
+
+def test_several_streams_are_opened_together_or_not_at_all(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        assert engine.streams == 4
+        assert await engine.open_streams(3) == (0, 1, 2)
+        with pytest.raises(NoFreeStream):
+            await engine.open_streams(2)
+        waiting = asyncio.create_task(engine.open_streams(2, wait_s=10))
+        await asyncio.sleep(0)
+        await engine.close_stream(0)
+        assert await waiting == (0, 3)
+
+    play(scenario)
+
+
+def test_a_wait_ends_and_says_when_to_try_again(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        streams = [await engine.open_stream() for _ in range(4)]
+        prompt = engine.prompt_tokens(user("hello " * 20))
+        await collect(engine, streams[0], "hello " * 20)  # so that something is measured
+        long = Sampling(max_tokens=400, temperature=0)
+        async with aclosing(engine.generate(streams[0], prompt, long)) as answer:
+            await anext(answer)
+            with pytest.raises(NoFreeStream) as refused:
+                await engine.open_stream(wait_s=0.01)
+        assert 1 <= refused.value.retry_after_s <= 60
+
+    play(scenario)
+
+
+def test_cancelling_whoever_opens_or_closes_leaks_no_stream(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        for pause in (0, 1, 2, 3):
+            opening = [asyncio.create_task(engine.open_stream(wait_s=10)) for _ in range(6)]
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            for task in opening:
+                task.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
+        streams = [await engine.open_stream(wait_s=10) for _ in range(4)]
+        assert sorted(streams) == [0, 1, 2, 3]
+        closing = asyncio.create_task(engine.close_stream(2))
+        await asyncio.sleep(0)
+        closing.cancel()
+        assert await engine.open_stream(wait_s=10) == 2
+
+    play(scenario)
+
+
+def test_an_answer_ends_with_an_error_when_its_time_is_over(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        stream = await engine.open_stream()
+        prompt = engine.prompt_tokens(user("hello"))
+        expected = text_of(await collect(engine, stream, "hello"))
+        long = Sampling(max_tokens=490, temperature=0)
+        with pytest.raises(DeadlinePassed):
+            [piece async for piece in engine.generate(stream, prompt, long, deadline_s=0.02)]
+        assert text_of(await collect(engine, stream, "hello")) == expected  # the stream is free at once
+        pieces = [piece async for piece in engine.generate(stream, prompt, GREEDY, deadline_s=20)]
+        assert text_of(pieces) == expected
+        for deadline_s in (0.0, -1.0, float("nan"), float("inf")):
+            with pytest.raises(RefusedError):
+                engine.generate(stream, prompt, GREEDY, deadline_s=deadline_s)
+
+    play(scenario)
+
+
+def test_the_time_of_an_answer_runs_out_for_a_reader_that_does_not_read(
+    play: Callable[[Scenario], None],
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        stream = await engine.open_stream()
+        prompt = engine.prompt_tokens(user("hello"))
+        long = Sampling(max_tokens=490, temperature=0)
+        answer = engine.generate(stream, prompt, long, deadline_s=0.02)
+        await anext(answer)
+        await asyncio.sleep(0.1)
+        assert not engine._worker._runner.busy  # nobody generates for it any more
+        with pytest.raises(DeadlinePassed):
+            await anext(answer)
+
+    play(scenario)
+
+
+def test_an_answer_that_was_complete_in_time_is_the_reader_s_however_late_it_comes_for_the_end(
+    play: Callable[[Scenario], None],
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        stream = await engine.open_stream()
+        prompt = engine.prompt_tokens(user("hello"))
+        answer = engine.generate(stream, prompt, Sampling(max_tokens=100, temperature=0), deadline_s=15)
+        await anext(answer)
+        request = engine._requests[stream]
+        for _ in range(1000):
+            if request.complete:
+                break
+            await asyncio.sleep(0.01)
+        engine._expire(stream, request)
+        await engine.drain(deadline_s=0)
+        assert [piece.finish async for piece in answer] == ["length"]
+
+    play(scenario)
+
+
+def test_draining_lets_what_runs_end_and_takes_nothing_new(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        streams = [await engine.open_stream() for _ in range(4)]
+        running = asyncio.create_task(collect(engine, streams[0], "hello"))
+        waiting = asyncio.create_task(engine.open_stream(wait_s=10))
+        await asyncio.sleep(0)
+        await engine.drain(deadline_s=10)
+        assert (await running)[-1].finish == "length"
+        with pytest.raises(Draining):
+            await waiting
+        with pytest.raises(Draining):
+            await engine.open_stream(wait_s=10)
+        with pytest.raises(Draining):
+            engine.generate(streams[1], engine.prompt_tokens(user("hello")), GREEDY)
+        assert (await engine.close_stream(streams[0])).verified
+
+    play(scenario)
+
+
+def test_what_outlasts_the_drain_is_broken_off(play: Callable[[Scenario], None]) -> None:
+    async def scenario(engine: Engine) -> None:
+        stream = await engine.open_stream()
+        long = Sampling(max_tokens=490, temperature=0)
+        running = asyncio.create_task(collect(engine, stream, "hello", long))
+        await asyncio.sleep(0)
+        await engine.drain(deadline_s=0.02)
+        with pytest.raises(Draining):
+            await running
+        assert (await engine.close_stream(stream)).verified
+        assert not engine._worker._runner.busy
+
+    play(scenario)
+
+
 def test_when_llama_cpp_fails_every_answer_ends_and_no_new_one_begins(
     play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,8 +368,9 @@ def test_when_llama_cpp_fails_every_answer_ends_and_no_new_one_begins(
             *(collect(engine, s, "hello") for s in streams), return_exceptions=True
         )
         assert all(isinstance(result, EngineFailed) for result in results)
+        waiting = asyncio.create_task(engine.open_stream(wait_s=10))
         with pytest.raises(EngineFailed):
-            await engine.open_stream()
+            await waiting
         assert (await engine.close_stream(streams[0])).verified  # what was there can still be erased
 
     play(scenario)

@@ -113,3 +113,26 @@ def test_a_user_defined_marker_that_the_template_uses_stays_text_too() -> None:
     assert b"".join(vocabulary.pieces[token] for token in tokens) == b"<turn>a<turn>b"
     # Positive control: where the template does not use it, llama.cpp's way is left alone.
     assert vocabulary.prompt_tokens([forged]).count(129) == 1
+
+
+@pytest.mark.parametrize("text", ["Tell me about the mountain. äöü €", "", "<|end|></s><s>", " two  spaces "])
+def test_plain_text_comes_back_from_its_tokens_and_holds_no_control_token(
+    model: Model, vocabulary: Vocabulary, text: str
+) -> None:
+    tokens = vocabulary.text_tokens(text, add_special=False)
+    assert controls(model, tokens) == []
+    assert vocabulary.text_of(tokens) == text
+    begun = vocabulary.text_tokens(text, add_special=True)
+    assert begun == [model.bos, *tokens]
+    assert vocabulary.text_of(begun) == text
+
+
+def test_control_tokens_say_nothing_and_have_a_name(model: Model, vocabulary: Vocabulary) -> None:
+    assert vocabulary.text_of([model.bos, model.eos]) == ""
+    assert vocabulary.describe(model.bos) == ("<s>", None)
+
+
+def test_a_token_that_is_half_a_character_is_shown_replaced_with_its_bytes(vocabulary: Vocabulary) -> None:
+    half = vocabulary.pieces.index(b"\xe2")
+    assert vocabulary.describe(half) == ("\ufffd", b"\xe2")
+    assert vocabulary.text_of([half]) == "\ufffd"

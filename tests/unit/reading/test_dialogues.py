@@ -32,7 +32,7 @@ def test_a_cited_passage_was_shown_and_states_the_fact(random):
     for messages in dialogues(random):
         for place, message in enumerate(messages):
             found = re.fullmatch(r"(.*) \[(\d+)\]\.", message["content"])
-            if message["role"] == "assistant" and found:
+            if message["role"] == "assistant" and found and found[1] != "Passage":
                 text, number = found.groups()
                 shown = passages(messages[:place])[number]
                 # The value ends or begins the answer's wording; its last word is in the passage in any case.

@@ -1,0 +1,198 @@
+"""Starts the servers of a plan, waits until they serve, and ends them: ours as cell processes, or llama-server."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from appliance.bench.serve.client import Endpoint
+from appliance.bench.serve.memory import peak_bytes
+from appliance.bench.serve.plans import Model, Ours, Peer, Plan, chat_fields
+from appliance.bench.serve.process import await_path, await_ready, process
+from appliance.core.bundle import Limits
+from appliance.core.errors import HostError
+from appliance.core.node import NodePaths
+from appliance.core.policy import DeviceAccess, Policy
+
+_ADDRESS4, _ADDRESS6 = "10.8.0.2", "fd00:8::2"
+_MAX_CELLS: Final = 8
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What runs for one side of a case.
+
+    Attributes:
+        endpoints: Where it listens; several for several cells.
+        pids: Processes that serve.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    pids: tuple[int, ...]
+
+    def peak_bytes(self) -> int:
+        """Return the peak memory of all of them together."""
+        return sum(peak_bytes(pid) for pid in self.pids)
+
+
+class Bench:
+    """Everything that outlives a single run: the scratch folder, the notary, where llama-server is.
+
+    Args:
+        scratch: Sockets, policies, logs; its path is short, since a Unix socket's is at most 107 bytes (unix(7)).
+        notary: Root folder of the notary that signs for our cells.
+        peer: Folder with llama-server.
+        threads: Cores to use.
+    """
+
+    def __init__(self, scratch: Path, notary: Path, peer: Path, threads: int) -> None:
+        self._scratch = scratch
+        self._notary = notary
+        self._peer = peer
+        self._threads = threads
+
+    @contextlib.asynccontextmanager
+    async def run(self, plan: Plan, model: Model) -> AsyncIterator[Servers]:
+        """Start what a plan says, and end it afterwards.
+
+        Raises:
+            HostError: If a server does not start; the hint holds the end of what it printed.
+        """
+        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        try:
+            with contextlib.ExitStack() as stack:
+                if isinstance(plan, Ours):
+                    servers = self._start_cells(plan, model, folder, stack)
+                else:
+                    servers = self._start_peer(plan, model, folder, stack)
+                path = "/v1/models" if isinstance(plan, Ours) else "/health"
+                for endpoint, pid in zip(servers.endpoints, servers.pids, strict=True):
+                    await await_ready(endpoint, path, pid, folder / "log")
+                if isinstance(plan, Peer):
+                    _verify_libraries(servers.pids[0])
+                yield servers
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start_cells(self, plan: Ours, model: Model, folder: Path, stack: contextlib.ExitStack) -> Servers:
+        token = secrets.token_urlsafe(32)
+        manifest = plan.pin(model)
+        _place_weights(model.path, folder / "models" / manifest.files[0].sha256)
+        headers = {"X-Peer-Address": _ADDRESS4, "Authorization": f"Bearer {token}"}
+        fields = chat_fields(plan, model)
+        endpoints, pids = [], []
+        for number in range(plan.cells):
+            client = client_name(number)
+            policy = folder / client / "policy.json"
+            policy.parent.mkdir()
+            policy.write_bytes(_policy(client, plan, model, token).canonical_bytes())
+            listener = policy.parent / "http.sock"
+            spec = {
+                "client": client,
+                "policy": str(policy),
+                "models": str(folder / "models"),
+                "listener": str(listener),
+                "notary": str(NodePaths(self._notary).notary_clients / client / "notary.sock"),
+                "cores": self._threads,
+                "delay_ms": plan.delay_ms,
+            }
+            command = [sys.executable, "-m", "appliance.bench.serve.cell_process", json.dumps(spec)]
+            pids.append(stack.enter_context(process(command, folder / "log")))
+            endpoints.append(Endpoint(str(listener), headers, fields, sessions=True))
+        return Servers(tuple(endpoints), tuple(pids))
+
+    def _start_peer(self, plan: Peer, model: Model, folder: Path, stack: contextlib.ExitStack) -> Servers:
+        template = folder / "template.jinja"
+        template.write_text(model.manifest.chat_template, "utf-8")
+        listener = folder / "http.sock"
+        command = [str(self._peer / "llama-server"), "--model", str(model.path), "--host", str(listener)]
+        command += ["--jinja", "--chat-template-file", str(template), *plan.arguments(self._threads)]
+        # Not only the same source: the very library files that our cell loads.
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(library_folder())}
+        pid = stack.enter_context(process(command, folder / "log", environment))
+        return Servers((Endpoint(str(listener), fields=chat_fields(plan, model)),), (pid,))
+
+
+@contextlib.contextmanager
+def bench(peer: Path, threads: int) -> Iterator[Bench]:
+    """Make a scratch folder and start a notary in it, as on a node; end and remove both afterwards.
+
+    Raises:
+        HostError: If the notary does not start.
+    """
+    from inference.notary.roster import Client, Roster, write_roster
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        root = Path(scratch) / "node"
+        paths = NodePaths(root)
+        paths.notary.mkdir(parents=True)
+        names = [client_name(number) for number in range(_MAX_CELLS)]
+        clients = [Client(name=name, pseudonym=hashlib.sha256(name.encode()).hexdigest()) for name in names]
+        write_roster(paths.notary / "clients.json", Roster(clients=tuple(clients)))
+        command = [sys.executable, "-m", "appliance", "notary", "--root", str(root), "--node", "bench"]
+        log = Path(scratch) / "notary.log"
+        with process(command, log):
+            await_path(paths.notary_clients / names[-1] / "notary.sock", log)
+            yield Bench(Path(scratch), root, peer, threads)
+
+
+def client_name(number: int) -> str:
+    """Return the name of the client that the n-th cell is for."""
+    return f"bench-{number}"
+
+
+def library_folder() -> Path:
+    """Return where llama.cpp's shared libraries are that our engine loads."""
+    import llama_cpp
+
+    return Path(llama_cpp.__file__).parent / "lib"
+
+
+def _policy(client: str, plan: Ours, model: Model, token: str) -> Policy:
+    device = DeviceAccess(
+        name="load",
+        address4=_ADDRESS4,
+        address6=_ADDRESS6,
+        token_sha256=hashlib.sha256(token.encode("ascii")).hexdigest(),
+    )
+    return Policy(
+        client=client,
+        generation=1,
+        revoked=False,
+        seats=plan.cells,
+        limits=Limits(sessions=plan.streams, cell_idle_s=86_400, answer_tokens=plan.context_tokens),
+        models=(plan.pin(model),),
+        devices=(device,),
+    )
+
+
+def _place_weights(weights: Path, place: Path) -> None:
+    place.parent.mkdir()
+    try:
+        os.link(weights, place)
+    except OSError:  # another file system
+        shutil.copyfile(weights, place)
+
+
+def _verify_libraries(pid: int) -> None:
+    """Check that a server runs on the llama.cpp that our engine loads; return None or raise.
+
+    Raises:
+        HostError: If it runs on other library files: then kernels would be compared, not servers.
+    """
+    maps = Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines()
+    folders = {
+        Path(line.split()[-1]).parent for line in maps if "/libggml-cpu" in line or "/libllama.so" in line
+    }
+    if {folder.resolve() for folder in folders} != {library_folder().resolve()}:
+        raise HostError("llama-server does not run on the libraries that our engine loads")

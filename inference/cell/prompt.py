@@ -1,0 +1,42 @@
+"""From content to tokens, on a worker thread, so that running streams go on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from appliance.core.errors import RefusedError
+from inference.cell.engine_protocol import CellEngine
+from inference.cell.errors import Refusal
+from inference.engine.errors import ContextOverflow
+
+
+async def chat_tokens(engine: CellEngine, messages: list[dict[str, str]]) -> list[int]:
+    """Render and tokenise messages.
+
+    Raises:
+        Refusal: `context_length_exceeded`, `messages_refused`; before any session is opened.
+    """
+    try:
+        return await asyncio.to_thread(engine.prompt_tokens, messages)
+    except ContextOverflow:
+        raise Refusal("context_length_exceeded", "messages") from None
+    except RefusedError:
+        raise Refusal("messages_refused", "messages") from None
+
+
+async def text_tokens(engine: CellEngine, text: str, field: str, *, add_special: bool) -> list[int]:
+    """Tokenise plain text, which never becomes a control token.
+
+    Args:
+        engine: The engine.
+        text: Any.
+        field: Name of the field that the text came in.
+        add_special: Begin with the begin-of-sequence token where the model wants one.
+
+    Raises:
+        Refusal: `context_length_exceeded`.
+    """
+    try:
+        return await asyncio.to_thread(engine.text_tokens, text, add_special=add_special)
+    except ContextOverflow:
+        raise Refusal("context_length_exceeded", field) from None

@@ -1,0 +1,71 @@
+"""Measured speed, and what follows from it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine.pace import (
+    MAX_RETRY_S,
+    MIN_RETRY_S,
+    STALL_STEPS,
+    UNKNOWN_RETRY_S,
+    UNMEASURED,
+    Speed,
+    chunk_tokens,
+    retry_after_s,
+)
+
+SECONDS = st.floats(1e-9, 1e6)
+SPEEDS = st.builds(Speed, st.none() | SECONDS, st.none() | SECONDS)
+
+
+def test_the_first_measurement_counts_whole_and_later_ones_by_a_fifth() -> None:
+    speed = UNMEASURED.decoded(1.0)
+    assert speed == Speed(None, 1.0)
+    assert speed.decoded(2.0).step_s == pytest.approx(1.2)
+    assert UNMEASURED.prefilled(100, 2.0) == Speed(0.02, None)
+
+
+def test_the_end_of_a_prompt_says_nothing_about_long_chunks() -> None:
+    assert UNMEASURED.prefilled(3, 1.0) == UNMEASURED
+
+
+def test_a_chunk_takes_as_long_as_a_few_decode_steps() -> None:
+    speed = Speed(token_s=0.003, step_s=0.06)  # 2 cores, 135M parameters, 8 streams
+    tokens = chunk_tokens(speed, default=128, unit=32, most=512)
+    assert tokens == 64
+    assert tokens * 0.003 <= STALL_STEPS * 0.06 < (tokens + 32) * 0.003
+
+
+def test_without_measurements_a_chunk_has_the_default_length() -> None:
+    for speed in (UNMEASURED, Speed(token_s=0.1), Speed(step_s=0.1)):
+        assert chunk_tokens(speed, default=128, unit=32, most=512) == 128
+        assert chunk_tokens(speed, default=128, unit=32, most=64) == 64
+
+
+@given(SPEEDS, st.integers(1, 64), st.integers(0, 1000))
+def test_a_chunk_is_within_its_bounds_at_any_speed(speed: Speed, unit: int, more: int) -> None:
+    most = unit + more
+    assert unit <= chunk_tokens(speed, default=unit, unit=unit, most=most) <= most
+
+
+def test_the_time_until_a_stream_is_free_is_the_work_ahead_of_it() -> None:
+    speed = Speed(token_s=0.01, step_s=0.1)
+    assert retry_after_s(speed, prompt_tokens=100, answers=[90, 30], ahead=0) == 4  # 1 s of prompts, 30 steps
+    assert retry_after_s(speed, prompt_tokens=100, answers=[90, 30], ahead=1) == 10
+    assert retry_after_s(speed, prompt_tokens=100, answers=[90, 30], ahead=2) == 13  # a second round
+
+
+def test_where_nothing_is_measured_or_nothing_runs_the_time_is_a_guess() -> None:
+    assert retry_after_s(UNMEASURED, prompt_tokens=9, answers=[9], ahead=0) == UNKNOWN_RETRY_S
+    assert retry_after_s(Speed(1.0, 1.0), prompt_tokens=0, answers=[], ahead=3) == UNKNOWN_RETRY_S
+
+
+@given(SPEEDS, st.integers(0, 10**6), st.lists(st.integers(1, 10**6), max_size=5), st.integers(0, 1024))
+def test_the_time_to_try_again_is_always_within_a_minute(
+    speed: Speed, prompt_tokens: int, answers: list[int], ahead: int
+) -> None:
+    seconds = retry_after_s(speed, prompt_tokens=prompt_tokens, answers=answers, ahead=ahead)
+    assert MIN_RETRY_S <= seconds <= MAX_RETRY_S

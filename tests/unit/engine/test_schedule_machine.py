@@ -1,0 +1,349 @@
+"""Any order of opening, waiting, asking, stepping, cancelling, closing, expiring and draining, without llama.cpp.
+
+A simulated KV cache remembers which token lies where, and a simulated model makes the next token of all of them: a
+cell that is missing, doubled, left over or another stream's changes every token after it.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from inference.engine.admission import Line
+from inference.engine.errors import ContextOverflow, StreamBusy
+from inference.engine.gaps import MOST_GAP
+from inference.engine.pace import UNMEASURED, Speed
+from inference.engine.scheduler import FILLER_TOKEN, Scheduler, Step
+
+STREAMS, CONTEXT, CHUNK, BATCH, LINE = 6, 40, 4, 8, 3
+SPEEDS = (UNMEASURED, Speed(0.001, 0.0001), Speed(0.001, 0.0015), Speed(0.001, 1.0))
+
+
+def model(tokens: Sequence[int]) -> int:
+    """The next token of the simulated model."""
+    return 1 + zlib.crc32(bytes(tokens)) % 250
+
+
+def reference(prompt: Sequence[int], count: int) -> list[int]:
+    """Return what a prompt's answer is when nothing else exists."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(model(tokens))
+    return tokens[len(prompt) :]
+
+
+def bound(prompt_tokens: int) -> int:
+    """Chunks within which a prompt is read to its end, as the scheduler promises."""
+    return -(-prompt_tokens // CHUNK) + STREAMS * -(-CONTEXT // CHUNK)
+
+
+@dataclass
+class Answer:
+    """One answer: what was asked, what came, how long its prompt waits."""
+
+    prompt: list[int]
+    most: int
+    to_read: int
+    chunks: int = 0
+    tokens: list[int] = field(default_factory=list)
+
+
+class Simulator:
+    """A scheduler with the simulated cache behind it. Every decode checks what llama.cpp would rely on."""
+
+    def __init__(self) -> None:
+        self.scheduler = Scheduler(
+            streams=STREAMS, context_tokens=CONTEXT, chunk_tokens=CHUNK, batch_tokens=BATCH
+        )
+        self.cells: list[list[int]] = [[] for _ in range(STREAMS)]
+        self.written = [0] * STREAMS
+        self.answers: dict[int, Answer] = {}
+        self.ended: list[Answer] = []
+
+    def open(self) -> int:
+        lowest = self.scheduler.free[0]
+        assert self.scheduler.open() == lowest
+        assert not self.cells[lowest]
+        return lowest
+
+    def begin(self, stream: int, prompt: list[int], most: int) -> None:
+        kept = self.scheduler.begin(stream, prompt, most)
+        assert self.cells[stream][:kept] == prompt[:kept]
+        del self.cells[stream][kept:]
+        self.answers[stream] = Answer(prompt, most, len(prompt) - kept)
+
+    def cancel(self, stream: int) -> None:
+        self.scheduler.end(stream)
+        answer = self.answers.pop(stream, None)
+        if answer is not None:
+            self.ended.append(answer)
+
+    def close(self, stream: int) -> None:
+        assert self.scheduler.stream(stream).high_water >= self.written[stream]
+        self.cancel(stream)
+        self.scheduler.close(stream)
+        self.cells[stream].clear()
+        self.written[stream] = 0
+
+    def step(self, speed: Speed = UNMEASURED) -> Step:
+        step = self.scheduler.plan(speed)
+        assert step == self.scheduler.plan(speed)
+        verify_rows(step)
+        for stream in step.rows:
+            token, position = self.scheduler.row(stream)
+            self.scheduler.announce(stream, position + 1)
+            self._write(stream, position, [token])
+            if stream in step.fillers:
+                assert token == FILLER_TOKEN
+                assert stream not in step.decode
+                self.cells[stream].pop()
+            else:
+                self.scheduler.advance(stream, position + 1)
+        sampled = list(step.decode)
+        if step.chunk is not None:
+            sampled += self._prefill(step)
+        for stream in sampled:
+            self._sample(stream)
+        return step
+
+    def _prefill(self, step: Step) -> list[int]:
+        chunk = step.chunk
+        assert chunk is not None
+        assert chunk.last or chunk.stop - chunk.start >= CHUNK
+        for stream, answer in self.answers.items():
+            answer.chunks += self.scheduler.stream(stream).prefilling
+            assert answer.chunks <= bound(answer.to_read)
+        tokens = self.scheduler.stream(chunk.stream).tokens[chunk.start : chunk.stop].tolist()
+        self.scheduler.announce(chunk.stream, chunk.stop)
+        self._write(chunk.stream, chunk.start, tokens)
+        self.scheduler.advance(chunk.stream, chunk.stop)
+        return [chunk.stream] if chunk.last else []
+
+    def _write(self, stream: int, position: int, tokens: list[int]) -> None:
+        assert position == len(self.cells[stream])
+        self.cells[stream] += tokens
+        assert len(self.cells[stream]) <= CONTEXT
+        self.written[stream] = max(self.written[stream], len(self.cells[stream]))
+
+    def _sample(self, stream: int) -> None:
+        token = model(self.cells[stream])
+        self.answers[stream].tokens.append(token)
+        if self.scheduler.append(stream, token):
+            self.cancel(stream)
+
+
+def verify_rows(step: Step) -> None:
+    assert list(step.rows) == sorted(set(step.rows))
+    assert set(step.decode) <= set(step.rows)
+    assert all(
+        after - before - 1 == 0 or after - before - 1 > MOST_GAP for before, after in pairwise(step.rows)
+    )
+    assert step.rows[:1] + step.rows[-1:] == step.decode[:1] + step.decode[-1:]  # no filler outside
+
+
+@dataclass(eq=False)
+class Client:
+    """Who asks for `count` streams together: waits until `deadline`, then has them or nothing."""
+
+    count: int
+    deadline: int
+    streams: list[int] = field(default_factory=list)
+
+
+class Schedule(RuleBasedStateMachine):
+    """The engine's life with asyncio and llama.cpp taken away."""
+
+    @initialize()
+    def begin_life(self) -> None:
+        self.simulator = Simulator()
+        self.line: Line[Client] = Line(STREAMS, LINE)
+        self.clients: list[Client] = []
+        self.waiting: list[Client] = []
+        self.now = 0
+        self.draining = False
+
+    def _stream(self, data: st.DataObject) -> int:
+        return data.draw(st.sampled_from([stream for client in self.clients for stream in client.streams]))
+
+    def _give(self, client: Client) -> None:
+        client.streams = [self.simulator.open() for _ in range(client.count)]
+        self.clients.append(client)
+
+    def _serve(self, served: list[tuple[Client, int]]) -> None:
+        for client, count in served:
+            assert client is self.waiting.pop(0)  # first come, first served
+            assert client.count == count
+            self._give(client)
+
+    @precondition(lambda self: not self.draining)
+    @rule(patience=st.integers(0, 3), count=st.integers(1, 3))
+    def open(self, patience: int, count: int) -> None:
+        client = Client(count, self.now + patience)
+        if self.line.claim(count):
+            assert not self.waiting  # nobody overtakes
+            self._give(client)
+        elif patience and self.line.join(client, count):
+            self.waiting.append(client)
+        else:
+            assert self.waiting or len(self.simulator.scheduler.free) < count
+            assert not patience or len(self.line) == LINE
+
+    @precondition(lambda self: self.clients and not self.draining)
+    @rule(
+        data=st.data(),
+        new=st.lists(st.integers(1, 3), min_size=1, max_size=CONTEXT),
+        most=st.integers(1, 9),
+        follow=st.booleans(),
+    )
+    def ask(self, data: st.DataObject, new: list[int], most: int, *, follow: bool) -> None:
+        stream = self._stream(data)
+        before = list(self.simulator.cells[stream])
+        try:
+            self.simulator.begin(stream, before + new if follow else new, most)
+        except (ContextOverflow, StreamBusy):
+            assert self.simulator.cells[stream] == before
+
+    @rule(speed=st.sampled_from(SPEEDS))
+    def step(self, speed: Speed) -> None:
+        busy = self.simulator.scheduler.busy
+        step = self.simulator.step(speed)
+        assert bool(step.decode or step.chunk) == busy
+
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        stream = self._stream(data)
+        self.simulator.cancel(stream)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def stop_waiting(self, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(client)
+        self._serve(self.line.leave(client))
+        assert not self.line.leave(client)  # again does no harm
+
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self.clients))
+        stream = data.draw(st.sampled_from(client.streams))
+        self.simulator.close(stream)
+        client.streams.remove(stream)
+        if not client.streams:
+            self.clients.remove(client)
+        self._serve(self.line.release(1))
+
+    @rule()
+    def expire(self) -> None:
+        self.now += 1
+        for client in [client for client in self.waiting if client.deadline <= self.now]:
+            if client in self.waiting:  # it may have been served when another left
+                self.waiting.remove(client)
+                self._serve(self.line.leave(client))
+
+    @rule()
+    def drain(self) -> None:
+        self.draining = True
+        assert self.line.disperse() == self.waiting
+        self.waiting.clear()
+
+    @rule()
+    def finish(self) -> None:
+        """Everything ends: nobody is starved, whatever the others do."""
+        for _ in range(STREAMS * 2 * CONTEXT):
+            if not self.simulator.scheduler.busy:
+                return
+            self.simulator.step()
+        raise AssertionError("some answer never ends")
+
+    @invariant()
+    def no_stream_is_leaked_or_held_twice(self) -> None:
+        held = sorted(stream for client in self.clients for stream in client.streams)
+        assert tuple(held) == self.simulator.scheduler.held
+        assert self.line.free == len(self.simulator.scheduler.free)
+
+    @invariant()
+    def nobody_waits_for_what_is_free(self) -> None:
+        assert len(self.line) == len(self.waiting) <= LINE
+        assert not self.waiting or self.waiting[0].count > self.line.free
+
+    @invariant()
+    def the_schedule_and_the_cache_agree(self) -> None:
+        for index in self.simulator.scheduler.held:
+            stream = self.simulator.scheduler.stream(index)
+            assert stream.tokens[: stream.cached].tolist() == self.simulator.cells[index]
+            assert self.simulator.written[index] <= stream.high_water <= CONTEXT
+            assert stream.cached <= stream.known <= CONTEXT
+
+    @invariant()
+    def answers_are_what_they_are_alone(self) -> None:
+        for answer in self.simulator.ended:
+            assert answer.tokens == reference(answer.prompt, len(answer.tokens))
+        self.simulator.ended.clear()
+
+
+TestSchedule = Schedule.TestCase
+TestSchedule.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def play(schedule: random.Random) -> int:
+    """Run one random schedule to its end; return how many filler rows it had."""
+    simulator, fillers = Simulator(), 0
+    for _ in range(30):
+        held, free = simulator.scheduler.held, simulator.scheduler.free
+        event = schedule.random()
+        if event < 0.2 and free:
+            simulator.open()
+        elif event < 0.25 and held:
+            simulator.close(schedule.choice(held))
+        elif event < 0.3 and held:
+            simulator.cancel(schedule.choice(held))
+        elif event < 0.6 and (idle := [stream for stream in held if stream not in simulator.answers]):
+            stream = schedule.choice(idle)
+            kept = simulator.cells[stream][: schedule.randint(0, CONTEXT)]
+            prompt = kept + [schedule.randint(1, 3) for _ in range(schedule.randint(1, 12))]
+            if len(prompt) < CONTEXT:
+                simulator.begin(stream, prompt, schedule.randint(1, CONTEXT - len(prompt)))
+        fillers += len(simulator.step(schedule.choice(SPEEDS)).fillers)
+    while simulator.scheduler.busy:
+        fillers += len(simulator.step().fillers)
+    for answer in simulator.ended:
+        assert answer.tokens == reference(answer.prompt, len(answer.tokens))
+    for stream in simulator.scheduler.held:
+        simulator.close(stream)
+    assert simulator.scheduler.free == tuple(range(STREAMS))
+    return fillers
+
+
+def test_a_thousand_random_schedules_give_every_stream_the_tokens_it_gets_alone() -> None:
+    fillers = sum(play(random.Random(seed)) for seed in range(1000))
+    assert fillers > 1000  # they were there, and nobody noticed
+
+
+@pytest.mark.parametrize("fault", ["a filler off its place", "a wrong token"])
+def test_the_simulator_notices_what_it_must(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: a scheduler with a fault fails the random schedules."""
+    original = Scheduler.row
+
+    def row(self: Scheduler, index: int) -> tuple[int, int]:
+        token, position = original(self, index)
+        if fault == "a wrong token":
+            return 1 + token % 3, position
+        return token, position - (token == FILLER_TOKEN)
+
+    def play_some() -> None:
+        for seed in range(50):
+            play(random.Random(seed))
+
+    monkeypatch.setattr(Scheduler, "row", row)
+    with pytest.raises(AssertionError):
+        play_some()
