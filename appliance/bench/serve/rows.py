@@ -23,19 +23,10 @@ class Ratio(Check):
 
     Attributes:
         low, high: The least and the greatest of them.
-        at_least: The bound is the least value that is good enough, not the largest.
     """
 
-    low: float
-    high: float
-    at_least: bool
-
-    @property
-    def ok(self) -> bool:
-        """True if the median keeps its bound."""
-        if self.bound is None:
-            return True
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
+    low: float = math.nan
+    high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Row:
         cases: Which cases it needs.
         ratio: Ours to the peer's, of one round.
         bound: What the median must keep, None where it is only reported.
-        at_least: See `Ratio`.
+        at_least: See `Check`.
     """
 
     name: str
