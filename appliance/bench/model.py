@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from appliance.bench.report import Check, Report
+from appliance.core.errors import PinError
 from appliance.models import PinnedModel
 from appliance.reading.exam import Exam, Item, is_exact
 from inference.engine.engine import ContextOverflow, Engine, Sampling
@@ -77,7 +78,7 @@ def measure_model(
         The report, and every answer that was wrong.
 
     Raises:
-        PinError: If the engine does not take the model.
+        PinError: If the engine does not take the model, or its context is too short for the timed answers.
     """
     return asyncio.run(_measure(model, questions, seed, threads, progress))
 
@@ -159,7 +160,9 @@ async def _timed(engine: Engine, exam: Exam, progress: Progress) -> Check:
         try:
             started = time.perf_counter()
             _, tokens = await _reply(engine, stream, messages, _TIMED_TOKENS)
-            seconds.append((time.perf_counter() - started) * _TIMED_TOKENS / max(tokens, 1))
+            if not tokens:
+                raise PinError("the context is too short for the exam", field="launch.context_tokens")
+            seconds.append((time.perf_counter() - started) * _TIMED_TOKENS / tokens)
         finally:
             await engine.close_stream(stream)
         progress("timing", run + 1, _TIMED_RUNS)

@@ -153,7 +153,7 @@ def _questions(draw: Draw, passages: Sequence[Passage], missing: Sequence[Fact],
         (0.12, lambda: small_talk(draw)),
         (0.12, lambda: quote(draw, random.choice(passages))),
     ]
-    for entity, passage in _named_once(passages):
+    for entity, passage in named_once(passages):
         extra.append((0.2, partial(locate, draw, entity, passage)))
         extra.append((0.2, partial(find, draw, entity, passage)))
     asked += [make() for chance, make in extra if random.random() < chance]
@@ -161,7 +161,7 @@ def _questions(draw: Draw, passages: Sequence[Passage], missing: Sequence[Fact],
     return asked
 
 
-def _named_once(passages: Sequence[Passage]) -> list[tuple[str, Passage]]:
+def named_once(passages: Sequence[Passage]) -> list[tuple[str, Passage]]:
     """Return the entities that a single sentence names, each with its passage."""
     return [
         (fact.entity, passage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from appliance.bench.serve.cases import CASES, CONTROL, Case, choose
 from appliance.bench.serve.plans import Model
 from appliance.bench.serve.rounds import Progress, Round, Starter, measure
 from appliance.bench.serve.rows import check_control, check_rows, check_tokens
-from appliance.core.errors import RefusedError, UsageError
-from appliance.core.pin import Launch, Manifest
+from appliance.core.errors import UsageError
+from appliance.core.pin import Launch
+from appliance.models import read_model
 
 ROUNDS: Final = 5
 _SEED: Final = 1
@@ -112,10 +112,7 @@ def _choose(options: Options) -> tuple[list[Case], list[str]]:
 
 
 def _shipped_model() -> Model | None:
-    try:
-        manifest = Manifest.parse(json.loads(_SHIPPED.read_bytes()))
-    except FileNotFoundError:
+    if not _SHIPPED.exists():
         return None
-    except ValueError as error:
-        raise RefusedError("the shipped model's manifest cannot be read") from error
-    return Model(_SHIPPED.with_name(manifest.files[0].path), manifest, ends=True)
+    shipped = read_model(_SHIPPED)
+    return Model(shipped.weights, shipped.manifest, ends=True)

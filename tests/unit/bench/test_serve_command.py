@@ -13,6 +13,7 @@ from appliance.bench.serve.plans import Model
 from appliance.bench.serve.serve import Options, measure_serve
 from appliance.cli import bench, main
 from appliance.core.errors import RefusedError, UsageError
+from appliance.core.pin import pin_file
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -68,10 +69,13 @@ def test_the_shipped_model_ends_its_answers_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pin = tmp_path / "tiny-reader.json"
-    pin.write_bytes(MODEL.manifest.canonical_bytes())
+    weights = tmp_path / "shape.gguf"
+    weights.write_bytes(b"GGUF")
+    manifest = MODEL.manifest.model_copy(update={"files": (pin_file(weights),)})
+    pin.write_bytes(manifest.canonical_bytes())
     monkeypatch.setattr(serve, "_SHIPPED", pin)
     assert serve._choose(Options("135m"))[1] == []
-    assert serve._shipped_model() == Model(tmp_path / "shape.gguf", MODEL.manifest, ends=True)
+    assert serve._shipped_model() == Model(weights, manifest, ends=True)
     pin.write_bytes(b"[]")
     with pytest.raises(RefusedError):
         serve._shipped_model()

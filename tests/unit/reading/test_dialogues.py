@@ -2,21 +2,16 @@
 
 import re
 
-from appliance.reading.dialogues import Scale, draw_dialogue
+from appliance.reading.dialogues import Scale, draw_context, draw_dialogue, named_once
 from appliance.reading.exam import Exam
-from appliance.reading.passages import NOT_IN_CONTEXT
+from appliance.reading.passages import NOT_IN_CONTEXT, Facts, ask_for, find, locate, names
+from appliance.reading.values import Draw, Split
 
 SCALE = Scale(passages=4, facts=3, fillers=2, questions=6, absent=2)
 
 
 def dialogues(random, count=400):
     return [draw_dialogue(random, SCALE) for _ in range(count)]
-
-
-def passages(messages):
-    """The passages that a dialogue has shown so far, by number."""
-    text = "\n".join(message["content"] for message in messages if message["role"] != "assistant")
-    return dict(re.findall(r"^\[(\d+)\] ((?:(?!^\[)[\s\S])*)", text, re.MULTILINE))
 
 
 def test_users_and_the_assistant_take_turns_after_at_most_one_system_message(random):
@@ -27,18 +22,45 @@ def test_users_and_the_assistant_take_turns_after_at_most_one_system_message(ran
         assert len(turns) >= 2
 
 
-def test_a_cited_passage_was_shown_and_states_the_fact(random):
-    cited = 0
-    for messages in dialogues(random):
-        for place, message in enumerate(messages):
-            found = re.fullmatch(r"(.*) \[(\d+)\]\.", message["content"])
-            if message["role"] == "assistant" and found and found[1] != "Passage":
-                text, number = found.groups()
-                shown = passages(messages[:place])[number]
-                # The value ends or begins the answer's wording; its last word is in the passage in any case.
-                assert set(re.findall(r"\w+", text)) & set(re.findall(r"\w+", shown))
-                cited += 1
-    assert cited > 500
+def contexts(random, count=200):
+    """Passages of training contexts, and what they were drawn with."""
+    for _ in range(count):
+        draw = Draw(random, Split.TRAINING)
+        passages, missing = draw_context(draw, Facts(draw), SCALE, first=1)
+        yield draw, passages, missing
+
+
+def test_an_answer_cites_the_only_passage_that_states_its_fact(random):
+    for draw, passages, _ in contexts(random):
+        for passage in passages:
+            for fact in passage.facts:
+                question = ask_for(draw, fact, passage.number)
+                stating = [
+                    other.number
+                    for other in passages
+                    if any(names(text, fact.entity) and fact.value in text for text in other.sentences)
+                ]
+                assert stating == [passage.number]
+                assert (question.value, question.mark) == (fact.value, f"[{passage.number}]")
+                assert fact.value in question.answer
+                assert question.answer.endswith(f" [{passage.number}].")
+
+
+def test_what_is_asked_in_vain_is_stated_nowhere(random):
+    for _, passages, missing in contexts(random):
+        stated = {(fact.relation.name, fact.entity) for passage in passages for fact in passage.facts}
+        assert len(missing) == SCALE.absent
+        assert not stated & {(fact.relation.name, fact.entity) for fact in missing}
+
+
+def test_what_is_looked_for_is_in_the_sentence_that_is_named(random):
+    for draw, passages, _ in contexts(random):
+        for entity, passage in named_once(passages):
+            mentions = [other.number for other in passages for text in other.sentences if names(text, entity)]
+            assert mentions == [passage.number]
+            assert locate(draw, entity, passage).answer == f"Passage [{passage.number}]."
+            sentence = find(draw, entity, passage).answer.removesuffix(f" [{passage.number}].") + "."
+            assert sentence in passage.sentences
 
 
 def test_there_are_questions_in_vain_and_passages_that_come_later(random):
