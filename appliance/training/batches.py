@@ -6,6 +6,7 @@ Batch `n` of a seed is always the same, so a resumed run goes on exactly where i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -24,11 +25,19 @@ Row = tuple[list[int], list[bool]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of (B, T) int64: tokens, their positions, and the next tokens (`IGNORED` where none is to be learned)."""
+    """Rows of (B, T) int64.
+
+    Attributes:
+        tokens: What is read.
+        positions: Where it stands.
+        targets: The next token, `IGNORED` where none is to be learned.
+        marks: The number of the nearest citation mark up to here, 0 before the first, `IGNORED` where padding is.
+    """
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
     targets: NDArray[np.int64]
+    marks: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,9 @@ class Stage:
 
 # Many short passages come before long ones: which passage a fact is in is learned while its mark is near.
 STAGES = (
-    Stage(0.20, Scale(passages=4, facts=1, fillers=0, questions=5, absent=3), 256, gaps=0.0),
-    Stage(0.40, Scale(passages=4, facts=2, fillers=1, questions=8, absent=4), 448, gaps=0.0),
-    Stage(0.92, Scale(passages=4, facts=3, fillers=2, questions=9, absent=5), 640, gaps=0.2),
+    Stage(0.109, Scale(passages=4, facts=1, fillers=0, questions=5, absent=3), 256, gaps=0.0),
+    Stage(0.30, Scale(passages=4, facts=2, fillers=1, questions=8, absent=4), 448, gaps=0.0),
+    Stage(0.88, Scale(passages=4, facts=3, fillers=2, questions=9, absent=5), 640, gaps=0.2),
     Stage(1.01, Scale(passages=8, facts=5, fillers=5, questions=8, absent=4), 2048, gaps=0.2),
 )
 
@@ -100,13 +109,15 @@ class Batches:
         length = -(-(max(len(tokens) for tokens, _ in rows) - 1) // _ROUND) * _ROUND
         tokens = np.zeros((len(rows), length), np.int64)
         targets = np.full_like(tokens, IGNORED)
+        marks = np.full_like(tokens, IGNORED)
         positions = np.empty_like(tokens)
         for place, (row, said) in enumerate(rows):
             count = len(row) - 1
             tokens[place, :count] = row[:-1]
             targets[place, :count] = np.where(said[1:], row[1:], IGNORED)
+            marks[place, :count] = list(accumulate(map(self._tokenizer.mark, row[:-1]), _last))
             positions[place] = self._positions(random, length, gaps)
-        return Batch(tokens, positions, targets)
+        return Batch(tokens, positions, targets, marks)
 
     def _positions(self, random: Random, length: int, gaps: float) -> NDArray[np.int64]:
         """Return 0, 1, 2 …, with a few gaps in some rows: short rows so teach long distances (as in PoSE)."""
@@ -118,6 +129,10 @@ class Batches:
                 positions[random.randint(1, length - 1) :] += gap
                 room -= gap
         return positions
+
+
+def _last(earlier: int, number: int) -> int:
+    return number or earlier
 
 
 def _split(rows: list[Row]) -> list[list[Row]]:

@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from appliance.training import tokenizer
+
+MARK_LAYERS = 2
+MARKS = 1 + len(tokenizer.MARKS)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -30,11 +35,11 @@ class Shape:
 
     vocabulary: int = 2048
     context: int = 2048
-    layers: int = 5
-    dimensions: int = 192
-    heads: int = 6
-    kv_heads: int = 6
-    hidden: int = 512
+    layers: int = 8
+    dimensions: int = 160
+    heads: int = 5
+    kv_heads: int = 5
+    hidden: int = 448
     rope_base: float = 1_000_000.0  # most dimensions then compare content at any distance
     epsilon: float = 1e-5
 
@@ -45,7 +50,10 @@ class Shape:
 
 
 class Network(nn.Module):
-    """Tokens in, last hidden states out; `embedding.weight` turns those into logits."""
+    """Tokens in, last hidden states out; `embedding.weight` turns those into logits.
+
+    `marks` serves the training alone: it reads after `MARK_LAYERS` blocks which citation mark a token stands behind.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -53,23 +61,29 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(shape.vocabulary, shape.dimensions)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.dimensions, shape.epsilon)
+        self.marks = nn.Linear(shape.dimensions, MARKS, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.1)
         for name, parameter in self.blocks.named_parameters():
             if parameter.ndim == 2:
                 silent = name.endswith(("output.weight", "down.weight"))  # a block begins as the identity
                 nn.init.normal_(parameter, std=0.0 if silent else parameter.shape[1] ** -0.5)
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Return the last hidden states, (B, T, D), of (B, T) tokens at (B, T) positions, attention causal by row."""
+    def forward(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Read (B, T) tokens at (B, T) positions, attention causal by row.
+
+        Returns:
+            The last hidden states, (B, T, D), and logits of the mark that a token stands behind, (B, T, `MARKS`).
+        """
         half = self.shape.head_dimensions // 2
         steps = torch.arange(half, device=tokens.device, dtype=torch.float32) / half
         angles = positions[:, None, :, None] * self.shape.rope_base**-steps
         cosines, sines = angles.cos(), angles.sin()
         states = self.embedding(tokens)
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks, start=1):
             states = block(states, cosines, sines)
-        normed: Tensor = self.norm(states)
-        return normed
+            if number == MARK_LAYERS:
+                marks = self.marks(functional.rms_norm(states, states.shape[-1:]))
+        return self.norm(states), marks
 
 
 class Block(nn.Module):

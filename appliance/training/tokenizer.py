@@ -3,7 +3,8 @@
 Rules, the same as in llama.cpp's `llm_tokenizer_spm`: a space is put before the text, spaces become U+2581, the text is
 split into characters, and of all neighbours that make a known piece together the best-scored pair is joined, leftmost
 first, until there is none. What is no piece then becomes its UTF-8 bytes. Pieces are ASCII letters with or without a
-space before them: digits and punctuation are never joined, so a number reads the same wherever it stands.
+space before them, and citation marks: to cite is then one choice, made where the fact ends. Other digits and punctuation
+are never joined, so a number reads the same wherever it stands.
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ CHAT_TEMPLATE: Final = (
     "<|{{ {'developer': 'system', 'tool': 'user'}.get(message.role, message.role) }}|>{{ message.content }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+MARKS: Final = tuple(f"[{number}]" for number in range(1, 21))
+"""Citation marks that are a token each."""
+_MARKS: Final = (
+    *(mark[:-1] for mark in MARKS),
+    *MARKS,
+    *(SPACE + mark for mark in MARKS),
+)  # in the order of joining
 _CHARACTERS: Final = (SPACE, *(chr(code) for code in range(33, 127)))
-_RUNS: Final = re.compile(f"{SPACE}?[A-Za-z]+|.", re.DOTALL)
+_RUNS: Final = re.compile(rf"{SPACE}?(?:\[[0-9]*\]?|[A-Za-z]+)|.", re.DOTALL)
 _MOST_FREQUENT: Final = 40_000  # words looked at in training
 
 
@@ -35,20 +43,26 @@ class Tokenizer:
     """A vocabulary.
 
     Args:
-        joined: The pieces longer than a character, best score first.
+        letters: The pieces longer than a character apart from marks, best score first.
 
     Attributes:
         pieces: Texts of all tokens, by id.
     """
 
-    def __init__(self, joined: Sequence[str]) -> None:
-        self.joined = tuple(joined)
+    def __init__(self, letters: Sequence[str]) -> None:
+        self.letters = tuple(letters)
+        self.joined = _MARKS + self.letters
         self._first_byte = 1 + len(CONTROL)
         byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
         self.pieces = [UNKNOWN, *CONTROL, *byte_pieces, *_CHARACTERS, *self.joined]
         self.ids = {piece: number for number, piece in enumerate(self.pieces)}
         self._plain = {piece: self.ids[piece] for piece in (*_CHARACTERS, *self.joined)}
         self._rank = {piece: rank for rank, piece in enumerate(self.joined)}
+        self._numbers = {
+            self.ids[space + mark]: number
+            for number, mark in enumerate(MARKS, start=1)
+            for space in ("", SPACE)
+        }
         self._encode_run = lru_cache(maxsize=1 << 18)(self._encode_run_uncached)
 
     def encode(self, text: str) -> list[int]:
@@ -60,6 +74,10 @@ class Tokenizer:
             tokens += self._encode_run(run)
         return tokens
 
+    def mark(self, token: int) -> int:
+        """Return the number that a citation mark says, 0 for any other token."""
+        return self._numbers.get(token, 0)
+
     def encode_chat(self, messages: Iterable[dict[str, str]]) -> tuple[list[int], list[bool]]:
         """Return the tokens of a conversation, and of each whether the assistant said it."""
         tokens, said = [self.ids[BOS]], [False]
@@ -70,8 +88,8 @@ class Tokenizer:
         return tokens, said
 
     def save(self, path: Path) -> None:
-        """Write the joined pieces as JSON."""
-        path.write_text(json.dumps(self.joined, ensure_ascii=False), "utf-8")
+        """Write the pieces of letters as JSON."""
+        path.write_text(json.dumps(self.letters, ensure_ascii=False), "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -105,7 +123,11 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     """Learn a vocabulary of `size` pieces: the most frequent pair of neighbours becomes a piece, again and again."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(run for run in _RUNS.findall((" " + text).replace(" ", SPACE)) if len(run) > 1)
+        counts.update(
+            run
+            for run in _RUNS.findall((" " + text).replace(" ", SPACE))
+            if run[-1].isalpha() and len(run) > 1
+        )
     words = [(list(run), count) for run, count in counts.most_common(_MOST_FREQUENT)]
     pairs: Counter[str] = Counter()
     places: defaultdict[str, set[int]] = defaultdict(set)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.reading.dialogues import Scale, draw_dialogue
-from appliance.training.tokenizer import CONTROL, END, Tokenizer, train_tokenizer
+from appliance.training.tokenizer import CONTROL, END, SPACE, Tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.engine
 
@@ -42,6 +42,22 @@ def test_a_number_reads_the_same_wherever_it_stands(tokenizer):
     number = [tokenizer.ids[character] for character in "08:30"]
     for tokens in inside:
         assert any(tokens[place : place + 5] == number for place in range(len(tokens)))
+
+
+@pytest.mark.parametrize("number", range(1, 21))
+def test_a_citation_mark_is_one_token(tokenizer, model, number):
+    text = f"by Ilsa Renn [{number}].\n[{number}]"
+    tokens = tokenizer.encode(text)
+    assert tokens == in_llama(model, text)
+    assert [tokenizer.pieces[token] for token in tokens if tokenizer.mark(token)] == [
+        f"{SPACE}[{number}]",
+        f"[{number}]",
+    ]
+
+
+@given(text=st.text(alphabet="[]0123 \na▁", max_size=30))
+def test_brackets_of_any_kind_have_the_tokens_that_llama_cpp_gives_them(tokenizer, model, text):
+    assert tokenizer.encode(text) == in_llama(model, text)
 
 
 def test_a_conversation_marks_what_the_assistant_said(tokenizer):

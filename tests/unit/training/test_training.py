@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: make torch")
 from appliance.training.__main__ import export
 from appliance.training.batches import IGNORED, Batches
 from appliance.training.network import Network, Shape
+from appliance.training.tokenizer import MARKS, SPACE
 from appliance.training.train import Plan, train
 from inference.engine.llama import Context, Model
 
@@ -93,7 +94,7 @@ def test_only_what_the_assistant_says_is_learned_and_positions_stay_in_the_conte
     batches = Batches(tokenizer, seed=1, steps=100, tokens=1024, context=512)
     end = tokenizer.ids["<|end|>"]
     gaps = False
-    for step in (0, 20, 40):
+    for step in (0, 20, *range(40, 64)):
         batch = batches[step]
         learned = batch.targets != IGNORED
         assert 0.05 < learned.mean() < 0.6
@@ -109,8 +110,24 @@ def test_batches_do_not_depend_on_where_a_run_began(tokenizer):
     first, second = (Batches(tokenizer, seed=1, steps=100, tokens=512, context=256) for _ in range(2))
     for step in range(12):
         _ = first[step]
-    for name in ("tokens", "positions", "targets"):
+    for name in ("tokens", "positions", "targets", "marks"):
         assert np.array_equal(getattr(first[11], name), getattr(second[11], name))
+
+
+def test_every_token_is_taught_the_mark_it_stands_behind(tokenizer):
+    batches = Batches(tokenizer, seed=1, steps=100, tokens=1024, context=512)
+    rows = [row for step in range(8) for row in zip(batches[step].tokens, batches[step].marks, strict=True)]
+    furthest = 0
+    for tokens, marks in rows:
+        nearest = 0
+        for token, mark in zip(tokens, marks, strict=True):
+            if mark == IGNORED:
+                break
+            piece = tokenizer.pieces[token].removeprefix(SPACE)
+            nearest = int(piece[1:-1]) if piece in MARKS else nearest
+            assert mark == nearest
+        furthest = max(furthest, nearest)
+    assert furthest > 1
 
 
 def test_llama_cpp_computes_what_pytorch_computes(tokenizer, small, tmp_path):
@@ -122,7 +139,7 @@ def test_llama_cpp_computes_what_pytorch_computes(tokenizer, small, tmp_path):
     pin = export(network, tokenizer, tmp_path)
     tokens = tokenizer.encode("The mill opens at 08:30 and the north pump was repaired by Ilsa Renn.")
     with torch.no_grad():
-        states = network(torch.tensor([tokens]), torch.arange(len(tokens))[None])
+        states, _ = network(torch.tensor([tokens]), torch.arange(len(tokens))[None])
         wanted = (states[0, -1] @ network.embedding.weight.T).numpy()
     descriptor = os.open(pin.with_suffix(".gguf"), os.O_RDONLY)
     model = Model(descriptor)
