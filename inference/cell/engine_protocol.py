@@ -35,8 +35,8 @@ class CellEngine(Protocol):
     @property
     def streams(self) -> int: ...
 
-    async def open_streams(self, count: int) -> tuple[int, ...]:
-        """Claim so many streams or none. Raises NoFreeStream, QueueFull, Draining."""
+    async def open_streams(self, count: int, wait_s: float) -> tuple[int, ...]:
+        """Claim so many streams or none, waiting in line. Raises NoFreeStream, QueueFull, Draining."""
 
     def prompt_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Render and tokenise. Raises RefusedError for messages that the template does not take."""

@@ -24,6 +24,8 @@ from inference.cell.policy_file import PolicyFile
 from inference.cell.work import Work
 from inference.engine.errors import TryLater
 
+WAIT_S: Final = 20.0
+"""How long a request waits for a free stream before it is told to come again; client libraries wait a minute and more."""
 _NOTHING_ERASED: Final = Erase(bytes=0, verified=False)
 # What a client is told when the engine gives no stream now.
 _LATER: Final = {"no_free_stream": "no_stream", "queue_full": "queue_full", "draining": "draining"}
@@ -141,7 +143,8 @@ class Sessions:
         """Open a session: nothing may be decoded for it before this returns.
 
         Args:
-            work: The request that asks for it. If it is stopped meanwhile, the session is opened and ended in order.
+            work: The request that asks for it. If it is stopped meanwhile, it waits for a stream no longer; a session
+                that has its streams is opened and ended in order.
             kept: It outlives the request.
             ttl_s: Seconds until it ends at the latest; None means what the policy allows.
             streams: How many it needs; each counts as a session of the client's limit.
@@ -152,7 +155,8 @@ class Sessions:
         taken = self._opening + sum(len(session.streams) for session in self)
         if taken + streams > self._policy.current.limits.sessions:
             raise Refusal("too_many_sessions")
-        opening = asyncio.create_task(self._begin(work, kept=kept, ttl_s=ttl_s, count=streams))
+        claimed = await self._claim_streams(streams)
+        opening = asyncio.create_task(self._begin(work, claimed, kept=kept, ttl_s=ttl_s))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -186,19 +190,16 @@ class Sessions:
         if endings:
             await asyncio.wait(endings)
 
-    async def _begin(self, work: Work, *, kept: bool, ttl_s: int | None, count: int) -> Session:
+    async def _begin(self, work: Work, streams: tuple[int, ...], *, kept: bool, ttl_s: int | None) -> Session:
         limits = self._policy.current.limits
         session_id = random_id()
-        self._opening += count
         try:
-            streams = await self._claim_streams(count)
-            try:
-                receipt = await self._notary.open(self._describe(session_id))
-            except NotaryUnavailableError:
-                await self._erase(streams)
-                raise Refusal("notary_unavailable") from None
+            receipt = await self._notary.open(self._describe(session_id))
+        except NotaryUnavailableError:
+            await self._erase(streams)
+            raise Refusal("notary_unavailable") from None
         finally:
-            self._opening -= count
+            self._opening -= len(streams)
         now, left = time.monotonic(), min(ttl_s or limits.session_max_s, limits.session_max_s)
         session = Session(
             id=session_id,
@@ -214,13 +215,21 @@ class Sessions:
         return session
 
     async def _claim_streams(self, count: int) -> tuple[int, ...]:
+        """Wait for streams. They count as opening until `_begin` has made a session of them."""
+        self._opening += count
+        claimed = False
         try:
-            return await self._engine.open_streams(count)
+            streams = await self._engine.open_streams(count, WAIT_S)
+            claimed = True
         except TryLater as error:
             code = _LATER.get(error.code, "no_stream")
             raise Refusal(code, retry_after_s=error.retry_after_s) from None
         except ApplianceError:
             raise Refusal("engine_failed") from None
+        finally:
+            if not claimed:
+                self._opening -= count
+        return streams
 
     async def _finish(self, session: Session, reason: End) -> SignedReceipt | None:
         await session.stop_request(reason)

@@ -64,6 +64,8 @@ class SimulatedEngine:
     seen: list[Any] = field(default_factory=list)
     weights: bytes = b""
     threads: int = 0
+    most_wait_s: float = 0.0
+    waiting: int = 0
 
     def load(
         self, manifest: Manifest, weights_fd: int, *, threads: int, loop: asyncio.AbstractEventLoop
@@ -74,10 +76,16 @@ class SimulatedEngine:
         self.threads = threads
         return self
 
-    async def open_streams(self, count: int) -> tuple[int, ...]:
-        free = [stream for stream in range(self.streams) if stream not in self.held]
-        if len(free) < count:
-            raise NoFreeStream
+    async def open_streams(self, count: int, wait_s: float) -> tuple[int, ...]:
+        waited_until = asyncio.get_running_loop().time() + min(wait_s, self.most_wait_s)
+        while len(free := [stream for stream in range(self.streams) if stream not in self.held]) < count:
+            if asyncio.get_running_loop().time() >= waited_until:
+                raise NoFreeStream
+            self.waiting += 1
+            try:
+                await asyncio.sleep(0.005)
+            finally:
+                self.waiting -= 1
         for stream in free[:count]:
             self.held[stream] = []
         return tuple(free[:count])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -96,6 +97,63 @@ def test_no_free_stream_is_said_before_a_receipt_is_begun(start_cell: StartCell)
         assert (refused.status_code, code(refused)) == (503, "no_stream")
         assert "retry-after" in refused.headers
     assert len(cell.notary.opened) == 1
+
+
+def waiting_for_a_stream(cell: RunningCell, client: httpx.Client) -> tuple[str, Future[httpx.Response]]:
+    """Hold the only stream by a kept session, and let a request wait for it; return that session's path and the answer."""
+    cell.engine.most_wait_s = 20.0
+    held = open_session(client)["X-Session-Id"]
+
+    def request() -> httpx.Response:
+        with cell.client("phone") as phone:
+            return phone.post(CHAT, json=ask())
+
+    pool = ThreadPoolExecutor(1)
+    answer = pool.submit(request)
+    pool.shutdown(wait=False)
+    until(lambda: cell.engine.waiting == 1)
+    return f"/v1/sessions/{held}", answer
+
+
+def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_request_waits_for_a_stream_and_gets_the_one_that_comes_free(start_cell: StartCell) -> None:
+    cell = start_cell(models=(manifest(max_sessions=1),))
+    with cell.client() as client:
+        held, answer = waiting_for_a_stream(cell, client)
+        assert len(cell.notary.opened) == 1
+        client.delete(held)
+        assert answer.result(5).status_code == 200
+    assert cell.notary.await_ends(2) == ["deleted", "one_shot"]
+
+
+def test_who_goes_away_while_waiting_waits_no_longer_and_opens_nothing(start_cell: StartCell) -> None:
+    cell = start_cell(models=(manifest(max_sessions=1),), limits=Limits(sessions=2))
+    cell.engine.most_wait_s = 20.0
+    with cell.client() as client:
+        open_session(client)
+        with cell.client("phone") as phone, pytest.raises(httpx.ReadTimeout):
+            phone.post(CHAT, json=ask(), timeout=0.3)
+        until(lambda: cell.engine.waiting == 0)
+        cell.engine.most_wait_s = 0.0
+        # It counts against the client's sessions no more.
+        assert code(client.post("/v1/sessions")) == "no_stream"
+    assert len(cell.notary.opened) == 1
+
+
+def test_a_cell_that_stops_sends_those_who_wait_away(start_cell: StartCell) -> None:
+    cell = start_cell(models=(manifest(max_sessions=1),))
+    with cell.client() as client:
+        _, answer = waiting_for_a_stream(cell, client)
+        cell.terminate()
+        assert code(answer.result(5)) == "draining"
+    assert cell.await_exit() == 0
+    assert cell.notary.ends() == ["drained"]
 
 
 def test_a_new_policys_limits_count_for_new_requests(cell: RunningCell) -> None:
