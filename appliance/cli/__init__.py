@@ -30,6 +30,7 @@ VERBS = {
     "cell": "one client's confined server (started by systemd or the launcher)",
     "launcher": "starts cells on demand where systemd is not PID 1 (a service)",
     "model": "examine a pinned model: does it read, does it say when it cannot",
+    "audit": "the promises, tested from outside: erasure",
     "bench": "what the parts cost on this machine",
     "doctor": "is this host fit, and what to do if not",
 }

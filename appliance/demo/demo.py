@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from appliance.audit.memory import forms, make_canary
 from appliance.core.errors import HostError
 from appliance.demo import scan
 from appliance.lab import lab as labs
@@ -169,8 +170,8 @@ def reach_management(lab: Lab) -> dict[str, Any]:
 
 def leave_nothing(lab: Lab) -> dict[str, Any]:
     """A canary is found while a session runs and nowhere once the cell has exited."""
-    canary = scan.make_canary()
-    patterns = scan.forms(canary)
+    canary = make_canary()
+    patterns = forms(canary)
     with scan.syncing():
         with streaming(lab[ACME], f"Repeat after me: {canary}. " * 20) as stream:
             during = scan.scan(lab[NODE], patterns)

@@ -1,25 +1,20 @@
 """Looks for content where none may be left: memory of every process, tmpfs, deleted but open files, the raw disk.
 
 Runs on the host, outside the machine it looks into, so that it never finds itself.
-
-Forms searched: UTF-8 (which is also the JSON and URL form of a canary made of letters and digits), UTF-16 and UTF-32 as
-CPython and libraries may hold text, base64 at its three alignments, and hexadecimal.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import secrets
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from appliance.audit.memory import CHUNK_BYTES, count_in, read_memory
 from appliance.lab.machine import Machine
 
-CHUNK_BYTES = 16 * 2**20
 # What a command line must contain for the process to be called by that name; the first that fits counts.
 SERVICES = {
     "inference.confinement.stub": "cell",
@@ -32,19 +27,6 @@ SERVICES = {
     "nginx": "nginx",
     "sshd": "sshd",
 }
-SKIPPED = ("[vvar]", "[vsyscall]", "[vvar_vclock]")  # kernel pages that cannot be read through /proc/PID/mem
-
-
-def make_canary() -> str:
-    """Return a text that occurs nowhere else: letters and digits only."""
-    return "kanarie" + secrets.token_hex(12)
-
-
-def forms(canary: str) -> tuple[bytes, ...]:
-    """Return the byte patterns of a canary."""
-    plain = canary.encode("ascii")
-    shifted = (base64.b64encode(b"x" * shift + plain)[4 if shift else 0 : -4] for shift in range(3))
-    return (plain, canary.encode("utf-16-le"), canary.encode("utf-32-le"), plain.hex().encode(), *shifted)
 
 
 @dataclass
@@ -76,7 +58,7 @@ def scan(machine: Machine, patterns: tuple[bytes, ...]) -> Found:
     for pid in sorted(machine.processes(), reverse=True):
         found.processes += 1
         name = _name(pid)
-        _search(found, f"memory of {name}", _memory(pid), patterns)
+        _search(found, f"memory of {name}", read_memory(pid), patterns)
         _search(found, f"deleted files of {name}", _deleted(pid), patterns)
     for folder in ("run", "tmp", "dev/shm"):
         _search(found, f"/{folder}", _files(machine.root / folder), patterns)
@@ -98,35 +80,13 @@ def syncing() -> Iterator[None]:
 
 
 def _search(found: Found, place: str, pieces: Iterable[bytes], patterns: tuple[bytes, ...]) -> None:
-    overlap = max(map(len, patterns)) - 1
-    tail = b""
+    found.add(place, sum(count_in(_weighed(found, pieces), patterns).values()))
+
+
+def _weighed(found: Found, pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         found.bytes += len(piece)
-        window = tail + piece
-        # A copy that lies wholly in the tail was counted with the piece before.
-        found.add(place, sum(window.count(p) - tail.count(p) for p in patterns))
-        tail = window[-overlap:] if piece else b""
-
-
-def _memory(pid: int) -> Iterator[bytes]:
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
-        with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-            for line in maps:
-                span, rights, *rest = line.split()
-                if rights[0] == "r" and rest[-1] not in SKIPPED:
-                    yield from _region(memory.fileno(), *(int(part, 16) for part in span.split("-")))
-    except OSError:  # it ended meanwhile, so its memory is gone
-        return
-
-
-def _region(memory: int, start: int, end: int) -> Iterator[bytes]:
-    for offset in range(start, end, CHUNK_BYTES):
-        try:
-            yield os.pread(memory, min(CHUNK_BYTES, end - offset), offset)
-        except OSError:  # a mapping beyond the end of its file
-            return
-    yield b""
+        yield piece
 
 
 def _deleted(pid: int) -> Iterator[bytes]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from appliance.core.errors import ApplianceError, PinError, RefusedError
-from appliance.core.pin import Launch, Manifest
+from appliance.core.errors import ApplianceError, RefusedError
+from appliance.core.pin import Manifest
 from inference.engine.admission import Admission, Limits
-from inference.engine.erase import Erased, prove
+from inference.engine.erase import Erased
 from inference.engine.errors import (
     ContextOverflow,
     DeadlinePassed,
@@ -26,7 +26,7 @@ from inference.engine.errors import (
 from inference.engine.pace import retry_after_s
 from inference.engine.runner import Piece, Runner
 from inference.engine.sampling import Sampling, verify_sampling
-from inference.engine.scheduler import Scheduler, verify_fits
+from inference.engine.scheduler import verify_fits
 from inference.engine.template import ChatTemplate
 from inference.engine.vocabulary import Vocabulary
 from inference.engine.worker import Worker
@@ -49,7 +49,6 @@ __all__ = [
 T = TypeVar("T")
 
 _LIMITS = Limits()
-_CHUNK_TOKENS = 128  # prompt tokens between two tokens of somebody else's answer, until speed is measured
 
 
 @dataclass(eq=False)
@@ -133,43 +132,30 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         limits: Limits = _LIMITS,
     ) -> Engine:
-        """Load a model; prove that it can be erased, which warms it up as well; start the thread.
+        """Load a model and start the thread.
 
         Args:
             manifest: The pin.
-            weights_fd: Descriptor whose bytes were verified against `manifest.files[0]`; not needed after this call.
+            weights_fd: As `loading.load`.
             threads: Threads that compute.
             loop: Where answers are delivered.
             limits: Bounds of waiting for a stream.
 
         Raises:
-            PinError: If the pin names another runtime, or llama.cpp does not load the weights.
-            EngineFailed: If there is not enough memory, or the erase self-test fails: the cell must not serve then.
+            PinError, EngineFailed: As `loading.load`.
         """
-        from inference.engine import llama
+        from inference.engine.loading import load
 
-        if manifest.runtime.llama_cpp_python != llama.VERSION:
-            raise PinError(
-                "another version of llama-cpp-python is installed", field="runtime.llama_cpp_python"
-            )
-        launch = manifest.launch
-        with contextlib.ExitStack() as stack:
-            model = llama.Model(weights_fd)
-            stack.callback(model.close)
-            context = llama.Context(
-                model,
-                streams=launch.max_sessions,
-                stream_tokens=launch.context_tokens,
-                batch_tokens=launch.batch_tokens,
-                threads=threads,
-            )
-            stack.callback(context.close)
-            layout = prove(context)
-            vocabulary = Vocabulary(model)
-            runner = Runner(context, layout, vocabulary, _scheduler(launch), manifest.stop)
-            digest = llama.runtime_digest()
-            release = stack.pop_all().close
-            return cls(manifest, vocabulary, runner, release, runtime_digest=digest, loop=loop, limits=limits)
+        loaded = load(manifest, weights_fd, threads=threads)
+        return cls(
+            manifest,
+            loaded.vocabulary,
+            loaded.runner,
+            loaded.release,
+            runtime_digest=loaded.runtime_digest,
+            loop=loop,
+            limits=limits,
+        )
 
     async def open_stream(self, wait_s: float = 0.0) -> int:
         """Claim one stream for a session, as `open_streams`."""
@@ -390,12 +376,3 @@ class Engine:
             self._admission.refuse(partial(EngineFailed, failure.message, hint=failure.hint))
             for request in self._requests.values():
                 request.fail(failure)
-
-
-def _scheduler(launch: Launch) -> Scheduler:
-    return Scheduler(
-        streams=launch.max_sessions,
-        context_tokens=launch.context_tokens,
-        chunk_tokens=_CHUNK_TOKENS,
-        batch_tokens=launch.batch_tokens,
-    )

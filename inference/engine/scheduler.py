@@ -116,6 +116,7 @@ class Scheduler:
 
     def __init__(self, *, streams: int, context_tokens: int, chunk_tokens: int, batch_tokens: int) -> None:
         self._context_tokens = context_tokens
+        self._incoming = np.zeros(context_tokens, np.int32)
         self._chunk_tokens = min(chunk_tokens, batch_tokens)
         self._batch_tokens = batch_tokens
         self._ageing_tokens = min(AGEING_TOKENS, self._chunk_tokens)
@@ -178,8 +179,12 @@ class Scheduler:
         if stream.prompt:
             raise StreamBusy("the stream has an answer in progress")
         verify_fits(len(prompt), max_tokens, self._context_tokens)
-        kept = _common_prefix(stream.tokens[: stream.cached], np.asarray(prompt[:-1], np.int32))
-        stream.tokens[kept : len(prompt)] = prompt[kept:]
+        # Through memory of our own: numpy keeps small arrays that were freed, with what was in them.
+        incoming = self._incoming[: len(prompt)]
+        incoming[:] = prompt
+        kept = _common_prefix(stream.tokens[: stream.cached], incoming[:-1])
+        stream.tokens[kept : len(prompt)] = incoming[kept:]
+        incoming.fill(0)
         stream.tokens[len(prompt) : stream.known] = 0
         stream.cached, stream.known = kept, len(prompt)
         stream.prompt, stream.limit = len(prompt), len(prompt) + max_tokens

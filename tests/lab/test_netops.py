@@ -300,7 +300,7 @@ def test_a_stream_leaves_as_it_comes(node):
 def test_nginx_overwrites_freed_memory_and_writes_no_log(node):
     master = int((node.paths.nginx / "nginx.pid").read_text())
     environment = Path(f"/proc/{master}/environ").read_bytes()
-    assert b"GLIBC_TUNABLES=glibc.malloc.perturb=165" in environment
+    assert b"GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0" in environment
     targets = {os.readlink(f"/proc/{master}/fd/{fd}") for fd in os.listdir(f"/proc/{master}/fd")}
     assert not {target for target in targets if target.startswith("/") and target != "/dev/null"}
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from appliance.audit.memory import forms, make_canary
 from appliance.demo import demo, scan
 from appliance.lab.machine import Machine
 from appliance.lab.provision import wait_until
@@ -39,8 +40,8 @@ def machine(tmp_path):
 
 
 def test_the_scan_finds_a_canary_in_every_place_where_one_can_be(machine):
-    canary = scan.make_canary()
-    patterns = scan.forms(canary)
+    canary = make_canary()
+    patterns = forms(canary)
     assert scan.scan(machine, patterns).total == 0
 
     with machine.popen(
@@ -63,24 +64,24 @@ def test_the_scan_finds_a_canary_in_every_place_where_one_can_be(machine):
     assert set(scan.scan(machine, patterns).places) == {"raw disk"}
 
 
-@pytest.mark.parametrize("form", range(len(scan.forms("kanarie"))))
+@pytest.mark.parametrize("form", range(len(forms("kanarie"))))
 def test_the_scan_finds_every_form_across_the_borders_of_its_pieces(form):
-    canary = scan.make_canary()
-    pattern = scan.forms(canary)[form]
+    canary = make_canary()
+    pattern = forms(canary)[form]
     found = scan.Found()
     text = b"-" * 50 + pattern + b"-" * 50
     for cut in range(0, len(text), 7):
-        scan._search(found, str(cut), [text[:cut], text[cut:]], scan.forms(canary))
+        scan._search(found, str(cut), [text[:cut], text[cut:]], forms(canary))
     assert all(count >= 1 for count in found.places.values())
     assert len(found.places) == len(range(0, len(text), 7))
 
 
 def test_base64_of_a_longer_text_holds_one_of_the_forms():
 
-    canary = scan.make_canary()
+    canary = make_canary()
     for prefix in ("", "a", "ab", "abc", "some text before "):
         encoded = base64.b64encode(f"{prefix}{canary} and after".encode())
-        assert any(form in encoded for form in scan.forms(canary)[-3:])
+        assert any(form in encoded for form in forms(canary)[-3:])
 
 
 LARGE = """
@@ -111,9 +112,9 @@ def ask_large(lab, canary):
 
 def test_a_large_request_is_on_no_disk_and_would_be_found_if_nginx_spooled_it(lab):
     node = lab[NODE]
-    canary = scan.make_canary()
+    canary = make_canary()
     assert ask_large(lab, canary) == 400  # more tokens than the context holds; refused, but received in full
-    assert "raw disk" not in scan.scan(node, scan.forms(canary)).places
+    assert "raw disk" not in scan.scan(node, forms(canary)).places
 
     # The leaky variant: a copy of the configuration that spools bodies, as NGINX does by default.
     proper = (node.root / "run/appliance/nginx/nginx.conf").read_text()
@@ -126,9 +127,9 @@ def test_a_large_request_is_on_no_disk_and_would_be_found_if_nginx_spooled_it(la
     node.run("kill", "-STOP", agent)
     reload_with(node, leaky)
     try:
-        leaked = scan.make_canary()
+        leaked = make_canary()
         ask_large(lab, leaked)
-        assert scan.scan(node, scan.forms(leaked)).places.get("raw disk", 0) > 0
+        assert scan.scan(node, forms(leaked)).places.get("raw disk", 0) > 0
     finally:
         reload_with(node, proper)
         node.run("kill", "-CONT", agent)

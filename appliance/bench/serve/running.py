@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,9 +23,12 @@ from appliance.core.bundle import Limits
 from appliance.core.errors import HostError
 from appliance.core.node import NodePaths
 from appliance.core.policy import DeviceAccess, Policy
+from inference.launcher.spawn import ENVIRONMENT
 
 _ADDRESS4, _ADDRESS6 = "10.8.0.2", "fd00:8::2"
 _MAX_CELLS: Final = 8
+CELL: Final = (sys.executable, "-m", "appliance.bench.serve.cell_process")
+"""The command that runs a cell."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,28 @@ class Bench:
     Args:
         scratch: Sockets, policies, logs; its path is short, since a Unix socket's is at most 107 bytes (unix(7)).
         notary: Root folder of the notary that signs for our cells.
-        peer: Folder with llama-server.
+        notary_pid: Its process.
+        peer: Folder with llama-server, if it is needed.
         threads: Cores to use.
+        cell: Command that runs a cell, given the SPEC of `cell_process`.
     """
 
-    def __init__(self, scratch: Path, notary: Path, peer: Path, threads: int) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        notary: Path,
+        notary_pid: int,
+        *,
+        peer: Path | None,
+        threads: int,
+        cell: Sequence[str],
+    ) -> None:
+        self.notary_pid = notary_pid
         self._scratch = scratch
         self._notary = notary
         self._peer = peer
         self._threads = threads
+        self._cell = cell
 
     @contextlib.asynccontextmanager
     async def run(self, plan: Plan, model: Model) -> AsyncIterator[Servers]:
@@ -106,8 +122,8 @@ class Bench:
                 "cores": self._threads,
                 "delay_ms": plan.delay_ms,
             }
-            command = [sys.executable, "-m", "appliance.bench.serve.cell_process", json.dumps(spec)]
-            pids.append(stack.enter_context(process(command, folder / "log")))
+            command = [*self._cell, json.dumps(spec)]
+            pids.append(stack.enter_context(process(command, folder / "log", ENVIRONMENT)))
             endpoints.append(Endpoint(str(listener), headers, fields, sessions=True))
         return Servers(tuple(endpoints), tuple(pids))
 
@@ -115,6 +131,8 @@ class Bench:
         template = folder / "template.jinja"
         template.write_text(model.manifest.chat_template, "utf-8")
         listener = folder / "http.sock"
+        if self._peer is None:
+            raise HostError("llama-server is needed and was not built")
         command = [str(self._peer / "llama-server"), "--model", str(model.path), "--host", str(listener)]
         command += ["--jinja", "--chat-template-file", str(template), *plan.arguments(self._threads)]
         # Not only the same source: the very library files that our cell loads.
@@ -124,8 +142,13 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(peer: Path, threads: int) -> Iterator[Bench]:
+def bench(peer: Path | None, threads: int, *, cell: Sequence[str] = CELL) -> Iterator[Bench]:
     """Make a scratch folder and start a notary in it, as on a node; end and remove both afterwards.
+
+    Args:
+        peer: Folder with llama-server, if a plan needs it.
+        threads: Cores to use.
+        cell: Command that runs a cell, given the SPEC of `cell_process`.
 
     Raises:
         HostError: If the notary does not start.
@@ -141,9 +164,9 @@ def bench(peer: Path, threads: int) -> Iterator[Bench]:
         write_roster(paths.notary / "clients.json", Roster(clients=tuple(clients)))
         command = [sys.executable, "-m", "appliance", "notary", "--root", str(root), "--node", "bench"]
         log = Path(scratch) / "notary.log"
-        with process(command, log):
+        with process(command, log) as pid:
             await_path(paths.notary_clients / names[-1] / "notary.sock", log)
-            yield Bench(Path(scratch), root, peer, threads)
+            yield Bench(Path(scratch), root, pid, peer=peer, threads=threads, cell=cell)
 
 
 def client_name(number: int) -> str:
