@@ -224,7 +224,7 @@ async def _gone_while_prefilling(cell: Cell) -> None:
         task = asyncio.create_task(cell.chat(cell.sought.long.messages, 1))
         await asyncio.sleep(delay)
         cell.observe(early)
-        caught, passed = cell.seen.before[KV][1] > 0, cell.look(late)[KV] > 0
+        caught, passed = cell.seen.control_ok, cell.look(late)[KV] > 0
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -93,10 +93,13 @@ class _Conversation:
             runner.step()
         logits = loaded.context.logits(0).tobytes()
         state = parse_state(loaded.context.read_state(stream))
-        # Transposed values are no rows of a cell; keys always are, and come first.
-        tensors = list(state.tensors())[: loaded.layout.layers if loaded.layout.transposed else None]
-        places = np.linspace(0, len(tensors) - 1, _TENSORS).round().astype(int)
-        rows = [tensors[place].reshape(state.cells, -1) for place in sorted(set(places.tolist()))]
+        layers, tensors = loaded.layout.layers, list(state.tensors())
+        keys, values = tensors[:layers], tensors[layers:]
+        # The first layer's values depend on the token alone, so another conversation may leave the same; transposed
+        # values are no rows of a cell.
+        chosen = keys + ([] if loaded.layout.transposed else values[1:])
+        places = np.linspace(0, len(chosen) - 1, _TENSORS).round().astype(int)
+        rows = [chosen[place].reshape(state.cells, -1) for place in sorted(set(places.tolist()))]
         end = len(self.prompt) - _SAME_END
         traces = Traces(
             messages=self.messages,

@@ -66,16 +66,18 @@ def is_zero(context: Context, layout: Layout, stream: int, cells: int) -> bool:
 
 
 def overwrite_activations(context: Context, layout: Layout, stream: int, tokens: int, outputs: int) -> None:
-    """Run a batch of nothing, as large as the largest since the last time, on a stream that holds nothing.
+    """Run batches of nothing on a stream that holds nothing, the first as large as the largest since the last time.
 
     It goes through the buffers that held activations of real tokens. They have no address in llama.cpp's interface,
-    so this half of the erase is not verified; the KV cache and the logits are.
+    so this half of the erase is not verified here as the KV cache and the logits are; `appliance audit erasure` looks.
+    The second batch has another shape: llama.cpp keeps a compute graph with the token ids of the first batch that it
+    was built for, and takes it again for batches of the same shape (src/llama-graph.cpp, llm_graph_result::can_reuse).
     """
     tokens = min(tokens, context.batch_tokens, context.stream_tokens)
-    rows = range(tokens - min(outputs, tokens), tokens)
-    _decode_filler(context, stream, tokens, rows)
-    if not erase(context, layout, stream, tokens).verified:
-        raise EngineFailed("the KV cache does not read back as zero")
+    for count in (tokens, 1 if tokens > 1 else 2):
+        _decode_filler(context, stream, count, range(count - min(outputs, count), count))
+        if not erase(context, layout, stream, count).verified:
+            raise EngineFailed("the KV cache does not read back as zero")
     context.wipe_logits()
 
 
