@@ -24,6 +24,9 @@ opens | place | time
 + the doors of {e} open at {v}
 + from {v} on, visitors can enter {e}
 + at {v} the staff open {e}
++ visitors find {e} open from {v}
++ {e} lets visitors in at {v}
++ it is {v} when {e} opens
 ? when does {e} open
 ? what time does {e} open
 ? at what time does {e} open
@@ -42,6 +45,9 @@ closes | place | time
 + {e} is closed from {v}
 + the doors of {e} close at {v}
 + at {v} the staff close {e}
++ nobody can enter {e} after {v}
++ {e} closes its doors at {v}
++ it is {v} when {e} closes
 ? when does {e} close
 ? what time does {e} close
 ? at what time does {e} close
@@ -59,6 +65,9 @@ starts | event | time
 + the start of {e} is at {v}
 + {e} will start at {v}
 + everybody should be at {e} by {v}, when it begins
++ {e} is set to begin at {v}
++ it is {v} when {e} starts
++ they begin {e} at {v}
 ? when does {e} start
 ? what time does {e} begin
 ? at what time does {e} start
@@ -75,10 +84,15 @@ ends | event | time
 + {e} finishes at {v}
 + the end of {e} is at {v}
 + {e} will be over at {v}
++ {e} goes on until {v}
++ it is {v} when {e} ends
++ they end {e} at {v}
 ? when does {e} end
 ? what time does {e} finish
 ? at what time does {e} end
 ? when is {e} over
+? tell me when {e} ends
+? until when does {e} go on
 * {e} is due to end at {v}
 * at {v} {e} finishes
 ! at which hour does {e} end
@@ -91,11 +105,16 @@ held-on | event | date weekday
 + {e} will be held on {v}
 + the date of {e} is {v}
 + on {v} {e} takes place
++ the day of {e} is {v}
++ people meet for {e} on {v}
++ {e} has been set for {v}
 ? when does {e} take place
 ? on which day is {e}
 ? what is the date of {e}
 ? when is {e}
 ? when will {e} be held
+? tell me when {e} takes place
+? tell me on which day {e} is
 * {e} is planned for {v}
 * they hold {e} on {v}
 ! on what day will {e} take place
@@ -108,11 +127,16 @@ held-in | event | spot town
 + {e} will be in {v}
 + the place for {e} is {v}
 + everybody goes to {v} for {e}
++ {v} is the place for {e}
++ people meet in {v} for {e}
++ {e} has been moved to {v}
 ? where does {e} take place
 ? where is {e} held
 ? where will {e} be
 ? in which place is {e}
 ? what is the place for {e}
+? tell me where {e} takes place
+? where is {e}
 * {e} happens in {v}
 * they hold {e} in {v}
 ! where do they hold {e}
@@ -126,12 +150,18 @@ led-by | event project place | person
 + {v} is the head of {e}
 + {v} is in charge of {e}
 + {e} is run by {v}
++ {e} is headed by {v}
++ {v} has taken over {e}
++ it is {v} who leads {e}
++ {e} is under {v}
 ? who leads {e}
 ? who is in charge of {e}
 ? who is the head of {e}
 ? by whom is {e} led
 ? who runs {e}
 ? name the head of {e}
+? tell me who leads {e}
+? who heads {e}
 * {v} has led {e} for years
 * the person in charge of {e} is {v}
 ! who is leading {e}
@@ -144,11 +174,16 @@ repaired-by | device vessel | person organisation
 + the repair of {e} was done by {v}
 + {v} has repaired {e}
 + it was {v} who repaired {e}
++ {e} has been repaired by {v}
++ {v} was the one who repaired {e}
++ {e} was mended by {v}
 ? who repaired {e}
 ? who has repaired {e}
 ? by whom was {e} repaired
 ? who did the repair of {e}
 ? name who repaired {e}
+? tell me who repaired {e}
+? who mended {e}
 * last week {v} repaired {e}
 * {e} was quickly repaired by {v}
 ! do you know who repaired {e}
@@ -160,10 +195,15 @@ installed-by | device | person organisation
 + {v} installed {e}
 + the installation of {e} was done by {v}
 + {v} put in {e}
++ {e} has been installed by {v}
++ it was {v} who installed {e}
++ {e} was put in by {v}
 ? who installed {e}
 ? by whom was {e} installed
 ? who put in {e}
 ? who did the installation of {e}
+? tell me who installed {e}
+? who has installed {e}
 * a few years ago {v} installed {e}
 * {e} had been installed by {v}
 ! do you know who installed {e}
@@ -175,10 +215,15 @@ inspected-on | device vessel place | date
 + on {v} somebody inspected {e}
 + the last inspection of {e} was on {v}
 + inspectors checked {e} on {v}
++ they inspected {e} on {v}
++ {e} has been inspected on {v}
++ it was on {v} that {e} was inspected
 ? when was {e} inspected
 ? when was the last inspection of {e}
 ? on which day was {e} inspected
 ? when did inspectors check {e}
+? tell me when {e} was inspected
+? what was the day of the inspection of {e}
 * the inspection of {e} happened on {v}
 * {e} passed its inspection on {v}
 ! on what date was {e} inspected
@@ -191,11 +236,16 @@ built-in | place vessel device | year
 + in {v} they built {e}
 + the building of {e} was finished in {v}
 + {e} has stood since {v}, when it was built
++ {e} was finished in {v}
++ they built {e} in {v}
++ {e} has been there since it was built in {v}
 ? when was {e} built
 ? in which year was {e} built
 ? in what year was {e} built
 ? from which year is {e}
 ? how old is {e}
+? tell me when {e} was built
+? tell me in which year {e} was built
 * it was in {v} that {e} was built
 * {e} was first built in {v}
 ! what year was {e} built in
@@ -207,10 +257,15 @@ built-by | place vessel | person organisation
 + {v} built {e}
 + the builder of {e} was {v}
 + it was {v} who built {e}
++ {e} is the work of {v}
++ {e} has been built by {v}
++ {v} has built {e}
 ? who built {e}
 ? by whom was {e} built
 ? who was the builder of {e}
 ? name the builder of {e}
+? tell me who built {e}
+? who has built {e}
 * long ago {v} built {e}
 * {e} had been built by {v}
 ! do you know who built {e}
@@ -223,6 +278,9 @@ located | place device document | spot
 + you find {e} in {v}
 + {e} stands in {v}
 + go to {v} to find {e}
++ {v} is where {e} is
++ {e} has been put in {v}
++ {e} is to be found in {v}
 ? where is {e}
 ? where can I find {e}
 ? where do I find {e}
@@ -240,10 +298,15 @@ kept | document animal | spot
 + they keep {e} in {v}
 + {v} is where they keep {e}
 + {e} has its place in {v}
++ {e} is stored in {v}
++ look in {v} for {e}
++ you will see {e} in {v}
 ? where is {e} kept
 ? where do they keep {e}
 ? in which place is {e} kept
 ? where can I find {e}
+? tell me where {e} is kept
+? where do I find {e}
 * at night {e} is kept in {v}
 * {e} is always kept in {v}
 ! do you know where {e} is kept
@@ -257,11 +320,16 @@ code | device place document | code
 + the code of {e} is {v}
 + {e} opens with the code {v}
 + use the code {v} for {e}
++ {e} wants the code {v}
++ with {v} you open {e}
++ {v} opens {e}
 ? what is the code for {e}
 ? which code does {e} have
 ? which code opens {e}
 ? what code do I need for {e}
 ? give me the code for {e}
+? tell me which code {e} has
+? tell me what the code for {e} is
 * to open {e}, enter the code {v}
 * for {e} you need the code {v}
 ! what is the right code for {e}
@@ -274,11 +342,16 @@ costs | product device document | money
 + you pay {v} for {e}
 + {e} is sold for {v}
 + {v} is the price of {e}
++ {e} is yours for {v}
++ they sell {e} for {v}
++ {e} has a price of {v}
 ? how much does {e} cost
 ? what does {e} cost
 ? what is the price of {e}
 ? how much is {e}
 ? for how much is {e} sold
+? tell me how much {e} costs
+? how much do they ask for {e}
 * they ask {v} for {e}, which is what it costs
 * in the shop {e} costs {v}
 ! how much do I pay for {e}
@@ -290,10 +363,15 @@ weighs | product device animal vessel | weight
 + the weight of {e} is {v}
 + {e} has a weight of {v}
 + with a weight of {v}, {e} is heavy
++ {e} comes to {v} in weight
++ {v} is the weight of {e}
++ they say that {e} weighs {v}
 ? how much does {e} weigh
 ? what does {e} weigh
 ? what is the weight of {e}
 ? how heavy is {e}
+? tell me how much {e} weighs
+? which weight does {e} have
 * on the scales {e} weighs {v}
 * {v} is what {e} weighs
 ! do you know how much {e} weighs
@@ -305,10 +383,15 @@ length | vessel place product | length
 + the length of {e} is {v}
 + {e} has a length of {v}
 + {e} measures {v} in length
++ {e} has {v} from one end to the other
++ {e} comes to {v} in length
++ they say that {e} is {v} long
 ? how long is {e}
 ? what is the length of {e}
 ? what length does {e} have
 ? how many metres long is {e}
+? tell me how long {e} is
+? how long does {e} measure
 * from end to end {e} is {v} long
 * {v} is the length of {e}
 ! do you know how long {e} is
@@ -321,10 +404,15 @@ seats | place vessel event | count
 + {e} can take {v} people
 + there are {v} seats in {e}
 + {e} has {v} seats
++ {e} holds {v} people
++ {v} people find room in {e}
++ {e} is made for {v} people
 ? how many people fit into {e}
 ? how many seats does {e} have
 ? for how many people does {e} have room
 ? how many people can {e} take
+? tell me how many people fit into {e}
+? what number of people can {e} take
 * as many as {v} people fit into {e}
 * at most {v} people can be in {e}
 ! how many people have room in {e}
@@ -337,10 +425,14 @@ lives | person animal | town
 + the home of {e} is in {v}
 + {e} has a house in {v}
 + {e} moved to {v} and lives there
++ {e} has a home in {v}
++ {v} is where {e} lives
++ {e} has moved to {v}
 ? where does {e} live
 ? in which town does {e} live
 ? where is the home of {e}
 ? which town does {e} live in
+? tell me where {e} lives
 * these days {e} lives in {v}
 * in {v} lives {e}
 ! do you know where {e} lives
@@ -352,10 +444,12 @@ born-in | person animal | town
 + {v} is where {e} was born
 + the birthplace of {e} is {v}
 + {e} comes from {v}
++ {e} comes from {v}, the place of birth
 ? where was {e} born
 ? in which town was {e} born
 ? what is the birthplace of {e}
 ? where does {e} come from
+? tell me where {e} was born
 * in {v} {e} was born
 * it was in {v} that {e} was born
 ! do you know where {e} was born
@@ -367,10 +461,12 @@ born-on | person | date year
 + the birthday of {e} is {v}
 + {v} is when {e} was born
 + the date of birth of {e} is {v}
++ {e} came into the world on {v}
 ? when was {e} born
 ? what is the birthday of {e}
 ? on which day was {e} born
 ? what is the date of birth of {e}
+? tell me when {e} was born
 * it was on {v} that {e} was born
 * on {v} {e} was born
 ! do you know when {e} was born
@@ -383,11 +479,15 @@ works-for | person | organisation
 + the employer of {e} is {v}
 + {e} has a job at {v}
 + {v} employs {e}
++ {e} has a job with {v}
++ {v} has hired {e}
++ {v} pays {e} for work
 ? who does {e} work for
 ? for whom does {e} work
 ? which company employs {e}
 ? what is the employer of {e}
 ? where does {e} work
+? tell me who {e} works for
 * these days {e} works for {v}
 * {e} has worked for {v} for years
 ! which company does {e} work for
@@ -400,11 +500,16 @@ phone | person place | phone
 + call {v} to reach {e}
 + {e} has the phone number {v}
 + {v} is the phone number of {e}
++ you reach {e} at the number {v}
++ {e} answers the phone at {v}
++ the number of {e} is {v}
 ? what is the phone number of {e}
 ? which phone number does {e} have
 ? how can I reach {e}
 ? at which number can I call {e}
 ? give me the phone number of {e}
+? tell me which phone number {e} has
+? by which number do I reach {e}
 * dial {v} to call {e}
 * for {e}, call the number {v}
 ! which number do I call for {e}
@@ -416,10 +521,14 @@ married | person | person
 + {e} married {v}
 + {e} and {v} are married
 + the spouse of {e} is {v}
++ the husband or wife of {e} is {v}
++ {e} has married {v}
 ? who is {e} married to
 ? to whom is {e} married
 ? who is the spouse of {e}
 ? who did {e} marry
+? tell me who {e} is married to
+? who married {e}
 * last year {e} married {v}
 * {e} has been married to {v} for years
 ! whom did {e} marry
@@ -431,10 +540,14 @@ teacher | person | person
 + {v} taught {e}
 + the teacher of {e} was {v}
 + {e} had {v} as a teacher
++ {e} learned from {v}
++ {e} has been taught by {v}
 ? who taught {e}
 ? by whom was {e} taught
 ? who was the teacher of {e}
 ? name the teacher of {e}
+? tell me who taught {e}
+? who has taught {e}
 * for years {v} taught {e}
 * it was {v} who taught {e}
 ! do you know who taught {e}
@@ -446,10 +559,14 @@ wrote | document | person
 + {v} wrote {e}
 + the author of {e} is {v}
 + {e} comes from the pen of {v}
++ {v} has written {e}
++ {e} is by {v}
 ? who wrote {e}
 ? by whom was {e} written
 ? who is the author of {e}
 ? name the author of {e}
+? tell me who wrote {e}
+? who has written {e}
 * it was {v} who wrote {e}
 * {v} sat down and wrote {e}
 ! do you know who wrote {e}
@@ -461,10 +578,15 @@ signed | document | person organisation
 + {v} signed {e}
 + {e} carries the signature of {v}
 + {v} put a signature under {e}
++ {v} has signed {e}
++ {e} has the signature of {v}
++ {e} has been signed by {v}
 ? who signed {e}
 ? by whom was {e} signed
 ? whose signature does {e} carry
 ? name who signed {e}
+? tell me who signed {e}
+? whose signature is on {e}
 * in the end {v} signed {e}
 * it was {v} who signed {e}
 ! do you know who signed {e}
@@ -476,10 +598,13 @@ expires | document product | date
 + {e} is valid until {v}
 + the last day of {e} is {v}
 + {e} runs out on {v}
++ after {v} nobody can use {e}
 ? when does {e} expire
 ? until when is {e} valid
 ? when does {e} run out
 ? on which day does {e} expire
+? tell me when {e} expires
+? what is the last day of {e}
 * on {v} {e} expires
 * {e} will expire on {v}
 ! on what date does {e} expire
@@ -495,6 +620,8 @@ pages | document | count
 ? how many pages are there in {e}
 ? how long is {e}
 ? what is the page count of {e}
+? tell me how many pages {e} has
+? how many pages are there to {e}
 * all in all {e} has {v} pages
 * in print {e} has {v} pages
 ! how many pages long is {e}
@@ -506,11 +633,15 @@ departs | vessel | time
 + {e} leaves the harbour at {v}
 + the departure of {e} is at {v}
 + at {v} {e} sets off
++ {e} leaves at {v}
++ {e} sets off at {v}
++ it is {v} when {e} departs
 ? when does {e} depart
 ? what time does {e} leave
 ? when does {e} leave the harbour
 ? when is the departure of {e}
 ? at what time does {e} set off
+? tell me when {e} departs
 * every day {e} departs at {v}
 * {e} is due to depart at {v}
 ! at which hour does {e} depart
@@ -522,10 +653,13 @@ arrives | vessel | time
 + {e} comes in at {v}
 + the arrival of {e} is at {v}
 + at {v} {e} reaches the harbour
++ {e} gets here at {v}
++ it is {v} when {e} arrives
 ? when does {e} arrive
 ? what time does {e} come in
 ? when is the arrival of {e}
 ? at what time does {e} arrive
+? tell me when {e} arrives
 * every day {e} arrives at {v}
 * {e} is due to arrive at {v}
 ! at which hour does {e} arrive
@@ -537,10 +671,13 @@ sails-to | vessel | town
 + {e} goes to {v}
 + the destination of {e} is {v}
 + {e} is on its way to {v}
++ {v} is the port that {e} sails to
 ? where does {e} sail
 ? where does {e} go
 ? what is the destination of {e}
 ? to which town does {e} sail
+? tell me where {e} sails
+? to which place does {e} sail
 * today {e} sails to {v}
 * {v} is where {e} sails
 ! where is {e} sailing
@@ -552,10 +689,15 @@ colour | device product vessel place animal | colour
 + the colour of {e} is {v}
 + {e} was painted {v}
 + {e} has a {v} colour
++ {e} has been painted {v}
++ they chose {v} as the colour of {e}
++ {e} comes in {v}
 ? what colour is {e}
 ? what is the colour of {e}
 ? which colour does {e} have
 ? what colour was {e} painted
+? tell me what colour {e} is
+? tell me which colour {e} has
 * these days {e} is {v}
 * {v} is the colour of {e}
 ! do you know what colour {e} is
@@ -567,10 +709,12 @@ made-of | product device place | material
 + {e} consists of {v}
 + {v} is what {e} is made of
 + {e} is built from {v}
++ they made {e} of {v}
 ? what is {e} made of
 ? of what is {e} made
 ? what does {e} consist of
 ? which material is {e} made of
+? tell me what {e} is made of
 * all of {e} is made of {v}
 * the makers of {e} used {v}
 ! what material is {e} made of
@@ -582,10 +726,13 @@ runs | device | version
 + version {v} is installed on {e}
 + {e} has version {v}
 + the version on {e} is {v}
++ the version of {e} is {v}
 ? which version does {e} run
 ? what version is installed on {e}
 ? which version does {e} have
 ? what is the version on {e}
+? tell me which version {e} runs
+? tell me what version is installed on {e}
 * at present {e} runs version {v}
 * {e} was updated to version {v}
 ! which version is {e} running
@@ -597,10 +744,14 @@ host | device project | host
 + the address of {e} is {v}
 + {e} has the address {v}
 + {e} answers at {v}
++ you reach {e} at {v}
++ {v} leads to {e}
 ? at which address is {e} reachable
 ? what is the address of {e}
 ? which address does {e} have
 ? where does {e} answer
+? tell me at which address {e} is reachable
+? where on the network is {e}
 * on the network {e} is reachable at {v}
 * {v} is the address of {e}
 ! what address is {e} reachable at
@@ -612,10 +763,13 @@ temperature | device place | temperature
 + {e} is kept at {v}
 + {e} has a temperature of {v}
 + it is {v} in {e}
++ they keep {e} at {v}
 ? what is the temperature of {e}
 ? at which temperature is {e} kept
 ? how warm is {e}
 ? what temperature does {e} have
+? tell me how warm {e} is
+? what temperature is {e} kept at
 * at noon the temperature of {e} was {v}
 * the thermometer of {e} shows {v}
 ! which temperature does {e} have
@@ -628,10 +782,14 @@ lasts | event project | duration
 + the length of {e} is {v}
 + {e} goes on for {v}
 + it takes {v} to get through {e}
++ {e} goes on for {v}
++ {v} is how long {e} lasts
 ? how long does {e} last
 ? how long does {e} take
 ? what is the length of {e}
 ? how long does {e} go on
+? tell me how long {e} lasts
+? how much time does {e} take
 * all in all {e} lasts {v}
 * {e} will last {v}
 ! for how long does {e} last
@@ -643,10 +801,14 @@ budget | project event | money
 + {e} has a budget of {v}
 + there are {v} for {e} in the budget
 + {v} is the budget of {e}
++ {e} has {v} to spend
++ {e} may cost {v}
 ? what is the budget of {e}
 ? how much money does {e} have
 ? how big is the budget of {e}
 ? which budget does {e} have
+? tell me how much money {e} has
+? how much may {e} spend
 * for {e} there is a budget of {v}
 * they gave {e} a budget of {v}
 ! how large is the budget of {e}
@@ -658,10 +820,13 @@ paid-by | project event document | organisation person
 + {v} pays for {e}
 + the money for {e} comes from {v}
 + {v} is the sponsor of {e}
++ the bill for {e} goes to {v}
 ? who pays for {e}
 ? by whom is {e} paid for
 ? where does the money for {e} come from
 ? who is the sponsor of {e}
+? tell me who pays for {e}
+? whose money pays for {e}
 * these days {v} pays for {e}
 * it is {v} who pays for {e}
 ! do you know who pays for {e}
@@ -674,11 +839,14 @@ belongs | animal device vessel place | person organisation
 + {v} owns {e}
 + {e} is owned by {v}
 + {v} is the owner of {e}
++ {e} is the property of {v}
 ? who owns {e}
 ? to whom does {e} belong
 ? who is the owner of {e}
 ? who does {e} belong to
 ? name the owner of {e}
+? tell me who owns {e}
+? tell me whom {e} belongs to
 * {v} bought {e} and owns it
 * today {e} belongs to {v}
 ! whose is {e}
@@ -690,10 +858,14 @@ age | person animal | count
 + the age of {e} is {v} years
 + {e} turned {v} years old
 + {e} has reached the age of {v}
++ the age of {e} is {v}
++ {e} turned {v}, so old
 ? how old is {e}
 ? what is the age of {e}
 ? what age is {e}
 ? which age has {e} reached
+? tell me how old {e} is
+? at what age is {e}
 * this year {e} is {v} years old
 * at {v} years old, {e} is healthy
 ! do you know how old {e} is
@@ -705,10 +877,14 @@ stock | place organisation | count
 + there are {v} boxes in {e}
 + {v} boxes are stored in {e}
 + {e} holds {v} boxes
++ {e} stores {v} boxes
++ {v} boxes are in the stock of {e}
 ? how many boxes does {e} have in stock
 ? how many boxes are in {e}
 ? how many boxes does {e} hold
 ? how many boxes are stored in {e}
+? tell me how many boxes {e} has in stock
+? how many boxes does {e} store
 * at the last count {e} had {v} boxes
 * {e} now holds {v} boxes
 ! how many boxes are there in {e}
@@ -720,10 +896,15 @@ founded | organisation project | year
 + {e} has existed since {v}
 + in {v} {e} was founded
 + the founding year of {e} is {v}
++ they founded {e} in {v}
++ {e} exists since {v}
++ the founding of {e} was in {v}
 ? when was {e} founded
 ? in which year was {e} founded
 ? since when has {e} existed
 ? what is the founding year of {e}
+? tell me when {e} was founded
+? since which year does {e} exist
 * it was in {v} that {e} was founded
 * {e} started out in {v}, the year it was founded
 ! what year was {e} founded in
@@ -735,10 +916,14 @@ seat | organisation | town
 + {e} has its seat in {v}
 + the headquarters of {e} are in {v}
 + {v} is the seat of {e}
++ the seat of {e} is in {v}
++ {v} is where {e} is based
 ? where is {e} based
 ? in which town is {e} based
 ? where are the headquarters of {e}
 ? what is the seat of {e}
+? tell me where {e} is based
+? where does {e} have its seat
 * for years {e} has been based in {v}
 * the company {e} is based in {v}
 ! in what town is {e} based
@@ -750,10 +935,13 @@ sells | organisation | money
 + the turnover of {e} is {v}
 + {e} turns over {v} a year
 + with a turnover of {v}, {e} is doing well
++ {e} sells for {v} a year
 ? what is the turnover of {e}
 ? which turnover does {e} have
 ? how much does {e} turn over
 ? how big is the turnover of {e}
+? tell me which turnover {e} has
+? how much does {e} sell in a year
 * last year {e} had a turnover of {v}
 * {v} is the turnover of {e}
 ! how large is the turnover of {e}

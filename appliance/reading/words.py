@@ -125,3 +125,11 @@ again once twice together alone everywhere outside inside nearby early later"""
 OPENINGS: Final = """In the morning|After lunch|On most days|As a rule|Some years ago|For a long time|At the weekend|In
 general|By and large|According to the neighbours|During the winter|When it rains|At first|In the end|From time to time|
 Every so often|As everybody knows|To be fair|On the other hand|Besides"""
+STATEMENT_HEADS: Final = """since spring|every Sunday|each winter|for many months|last month|this week|next year|at the moment|by now|after all|in
+fact|as we know|according to the list|this season|on paper|in our records|two weeks ago|at last|once again|as before|until
+further notice|on weekdays|twice a year|most of the time|these weeks|of course|it is said that|we read that|everybody knows
+that|the list says that|some time ago|not long ago|from now on|for the time being|each autumn|in those days|at first sight|that
+spring|over the years|so far"""
+STATEMENT_TAILS: Final = """as always|by now|since spring|for many months|according to the list|as agreed|without exception|as far as we know|at the
+moment|to this day|as everybody can see|once more|so they say|as before|until further notice|of course|this season|in fact|this
+time|as we were told"""
