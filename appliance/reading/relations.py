@@ -782,7 +782,6 @@ lasts | event project | duration
 + the length of {e} is {v}
 + {e} goes on for {v}
 + it takes {v} to get through {e}
-+ {e} goes on for {v}
 + {v} is how long {e} lasts
 ? how long does {e} last
 ? how long does {e} take
