@@ -24,7 +24,10 @@ from netops.nginx import certificate_file, nothing_file
 from netops.storage import read_or_none, write_atomic
 
 # Freed memory is overwritten with this byte's complement (mallopt(3), M_PERTURB): requests pass through this process.
-ENVIRONMENT = {**command.ENVIRONMENT, "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}
+ENVIRONMENT = {
+    **command.ENVIRONMENT,
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
+}
 RELOAD_S = 10.0
 STOP_S = 5.0
 UNIT = "nginx.service"
