@@ -63,16 +63,16 @@ def is_exact(reply: str, question: Question, values: Sequence[str]) -> bool:
         return reply.strip() == question.answer
     wrong = [value for value in values if value != question.value and value not in question.value]
     stated = _MARKS.sub("", reply.replace(question.text, ""))
-    stated = stated.replace(question.value, "", 1) if _holds(stated, question.value) else ""
+    stated = stated.replace(question.value, "", 1) if holds(stated, question.value) else ""
     about = question.answer.replace(question.value, "", 1)
     return (
-        _holds(reply, question.value)
+        holds(reply, question.value)
         and _MARKS.findall(reply) == [question.mark]
-        and not any(_holds(stated, value) and not _holds(about, value) for value in wrong)
+        and not any(holds(stated, value) and not holds(about, value) for value in wrong)
     )
 
 
-def _holds(text: str, value: str) -> bool:
+def holds(text: str, value: str) -> bool:
     """Whether the text has the value, not as a part of a longer word or number."""
     return re.search(rf"(?<![\w.,:-]){re.escape(value)}(?![\w:-]|[.,]\w)", text) is not None
 

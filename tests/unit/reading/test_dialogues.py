@@ -3,7 +3,7 @@
 import re
 
 from appliance.reading.dialogues import Scale, draw_context, draw_dialogue, named_once
-from appliance.reading.exam import Exam
+from appliance.reading.exam import Exam, holds
 from appliance.reading.passages import NOT_IN_CONTEXT, Facts, ask_for, find, locate, names
 from appliance.reading.values import Draw, Split
 
@@ -38,7 +38,7 @@ def test_an_answer_cites_the_only_passage_that_states_its_fact(random):
                 stating = [
                     other.number
                     for other in passages
-                    if any(names(text, fact.entity) and fact.value in text for text in other.sentences)
+                    if any(names(text, fact.entity) and holds(text, fact.value) for text in other.sentences)
                 ]
                 assert stating == [passage.number]
                 assert (question.value, question.mark) == (fact.value, f"[{passage.number}]")
