@@ -13,8 +13,10 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +26,9 @@ from appliance.audit.traces import KV, LOGITS, Messages, Traces, compute
 from appliance.bench.report import Check, Report
 from appliance.bench.serve.client import BenchPeerError, Endpoint, exchange
 from appliance.bench.serve.plans import Model, Ours
+from appliance.bench.serve.process import is_alive
 from appliance.bench.serve.running import CELL, Bench, bench
-from appliance.core.errors import HostError, UsageError
+from appliance.core.errors import HostError
 from appliance.models import PinnedModel
 
 Progress = Callable[[str], None]
@@ -49,13 +52,15 @@ class Seen:
         before: By kind of trace, how many were looked for and how many found while the session lived.
         after: By kind, how many were still found when it had ended; empty if the cell ended with it.
         text: Copies of the text in the living cell after the session.
-        exited: The cell ended with the session.
+        ends_cell: The cell has to end with the session.
+        exit_s: Seconds until it did, once it has.
     """
 
     before: dict[str, tuple[int, int]] = field(default_factory=dict)
     after: dict[str, int] = field(default_factory=dict)
     text: int = 0
-    exited: bool = False
+    ends_cell: bool = False
+    exit_s: float = 0.0
 
     @property
     def control_ok(self) -> bool:
@@ -129,7 +134,8 @@ class Cell:
         if task.done():
             started.cancel()
             raise HostError(
-                "the model's answer was over before it could be looked at", hint="audit another model"
+                "the model's answer was refused, or over before it could be looked at",
+                hint="audit another model",
             )
         try:
             yield task
@@ -172,21 +178,14 @@ class Cell:
 
     async def conclude(self) -> None:
         """The session has ended: look again, if the cell has not ended with it."""
-        if self.seen.exited:
-            end = time.monotonic() + _EXIT_S
-            while self._living():
-                if time.monotonic() > end:
-                    raise HostError("the cell did not exit")
+        if self.seen.ends_cell:
+            began = time.monotonic()
+            while is_alive(self._pid) and self.seen.exit_s <= _EXIT_S:
                 await asyncio.sleep(0.02)
+                self.seen.exit_s = time.monotonic() - began
             return
         self.seen.after = await self.settle(self._needles)
         self.seen.text = sum(count_in(read_memory(self._pid), forms(self.sought.canary)).values())
-
-    def _living(self) -> bool:
-        try:
-            return Path(f"/proc/{self._pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
 
 
 async def _deleted(cell: Cell) -> None:
@@ -242,14 +241,14 @@ async def _drained(cell: Cell) -> None:
     async with cell.answering():
         cell.observe(cell.sought.short.early)
         cell.signal(signal.SIGTERM)
-    cell.seen.exited = True
+    cell.seen.ends_cell = True
 
 
 async def _failed(cell: Cell) -> None:
     async with cell.answering():
         cell.observe(cell.sought.short.early)
         os.kill(cell.notary_pid, signal.SIGKILL)
-    cell.seen.exited = True
+    cell.seen.ends_cell = True
 
 
 WAYS: Final[dict[str, Callable[[Cell], Awaitable[None]]]] = {
@@ -276,11 +275,10 @@ def audit_erasure(
         cell: Command that runs a cell, as in `running.bench`.
 
     Raises:
-        UsageError: If the caller is not root, who alone may look into every process.
-        HostError: If a cell does not start, or not end.
+        HostError: If the caller is not root, who alone may look into every process, or a cell does not start.
     """
     if os.geteuid() != 0:
-        raise UsageError("memory of processes can be read by root alone", hint="sudo appliance audit erasure")
+        raise HostError("only root may read the memory of every process", hint="run it as root")
     served = Model(model.weights, model.manifest)
     model = replace(model, manifest=_PLAN.pin(served))
     canary = make_canary()
@@ -293,11 +291,17 @@ def audit_erasure(
         with bench(None, 1, cell=cell) as running:
             results[way] = asyncio.run(_try(WAYS[way], running, served, sought))
     report("searching every process")
+    with _holding(canary):
+        holders = _processes_with(canary)
     held = _processes_with(canary)
     checks = [check for way, seen in results.items() for check in _checks(way, seen)]
     checks.append(Check("processes with the text after all cells exited", held, 0, "processes", len(ways)))
-    found = all(seen.control_ok for seen in results.values())
-    return Report(tuple(checks), "while a session lives, its traces are found", found)
+    found = holders > 0 and all(seen.control_ok for seen in results.values())
+    return Report(
+        tuple(checks),
+        "while a session lives its traces are found, and the text in a process that holds it",
+        found,
+    )
 
 
 async def _try(way: Callable[[Cell], Awaitable[None]], running: Bench, served: Model, sought: Sought) -> Seen:
@@ -312,8 +316,8 @@ async def _try(way: Callable[[Cell], Awaitable[None]], running: Bench, served: M
 
 
 def _checks(way: str, seen: Seen) -> list[Check]:
-    if seen.exited:
-        return [Check(f"{way}: the cell has exited", 1.0, 1.0, "of 1", 1, at_least=True)]
+    if seen.ends_cell:
+        return [Check(f"{way}: time until the cell has exited", seen.exit_s, _EXIT_S, "s", 1)]
     checks = [
         Check(f"{way}: {kind} left in the living cell", seen.after[kind], 0, f"of {found}", wanted)
         for kind, (wanted, found) in seen.before.items()
@@ -321,9 +325,26 @@ def _checks(way: str, seen: Seen) -> list[Check]:
     return [*checks, Check(f"{way}: copies of the text in the living cell", seen.text, None, "copies", 1)]
 
 
+@contextlib.contextmanager
+def _holding(canary: str) -> Iterator[None]:
+    """Run a process that holds the text."""
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; text = sys.stdin.readline(); print(flush=True); sys.stdin.read()",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        if holder.stdin is None or holder.stdout is None:
+            raise AssertionError("both were asked for")
+        holder.stdin.write(canary + "\n")
+        holder.stdin.flush()
+        holder.stdout.readline()
+        yield
+        holder.stdin.close()
+
+
 def _processes_with(canary: str) -> int:
     """Return how many processes other than this one hold the text."""
-    mine = {os.getpid()}
-    pids = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()} - mine
+    pids = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()} - {os.getpid()}
     plain = forms(canary)[:3]
     return sum(any(count_in(read_memory(pid, writable=True), plain).values()) for pid in pids)

@@ -47,7 +47,7 @@ async def await_ready(endpoint: Endpoint, path: str, pid: int, log: Path) -> Non
         try:
             await exchange(endpoint, "GET", path)
         except (OSError, BenchPeerError):
-            if time.monotonic() > deadline or not _alive(pid):
+            if time.monotonic() > deadline or not is_alive(pid):
                 raise _not_started(log) from None
             await asyncio.sleep(0.02)
         else:
@@ -67,7 +67,8 @@ def await_path(path: Path, log: Path) -> None:
         time.sleep(0.02)
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.audit import erasure
 from appliance.audit.erasure import WAYS, audit_erasure
 from appliance.bench.report import Report
-from appliance.core.errors import UsageError
+from appliance.core.errors import HostError
 from appliance.lab.synthetic_model import synthetic_manifest, write_model
 from appliance.models import PinnedModel
 
@@ -46,5 +47,12 @@ def test_a_cell_that_erases_nothing_fails(model: PinnedModel) -> None:
 
 def test_who_may_not_look_is_told_so(model: PinnedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(UsageError, match="root"):
+    with pytest.raises(HostError, match="root"):
         audit_erasure(model, lambda _: None)
+
+
+def test_a_search_that_finds_nothing_anywhere_is_no_proof(
+    model: PinnedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "_processes_with", lambda _canary: 0)
+    assert not audit_erasure(model, lambda _: None, ways=[]).control_ok
