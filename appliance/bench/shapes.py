@@ -15,11 +15,12 @@ from typing import Final
 
 import gguf
 import numpy as np
-from gguf.constants import GGMLQuantizationType, LlamaFileType
+from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from appliance.core.pin import Launch, Manifest, Runtime, pin_file
 from appliance.lab.synthetic_model import CHAT_TEMPLATE, add_tokenizer
+from appliance.models.gguf_file import LICENCE, Header, begin
 
 Progress = Callable[[str], None]
 
@@ -112,8 +113,18 @@ def find_or_write(shape: Shape, report: Progress, folder: Path | None = None) ->
 def write_shape(path: Path, shape: Shape, report: Progress, *, seed: int = 1) -> None:
     """Write a model of this shape to `path`."""
     tensors = _tensors(shape)
-    writer = gguf.GGUFWriter(path, "llama")
-    _add_shape(writer, shape)
+    header = Header(
+        f"shape-{shape.name}",
+        n_vocab=shape.n_vocab,
+        context=CONTEXT_TOKENS,
+        dim=shape.dim,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+    )
+    writer = begin(path, header)
     words = add_tokenizer(writer, n_vocab=shape.n_vocab)
     for tensor in tensors:
         _announce(writer, tensor)
@@ -137,25 +148,9 @@ def shape_manifest(path: Path, launch: Launch) -> Manifest:
         stop=("<|end|>",),
         launch=launch,
         runtime=Runtime(llama_cpp_python="0.3.36"),
-        licence="Apache-2.0",
+        licence=LICENCE,
         source="random weights, written by appliance.bench.shapes",
     )
-
-
-def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    writer.add_name(f"shape-{shape.name}")
-    writer.add_license("Apache-2.0")
-    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
-    writer.add_vocab_size(shape.n_vocab)
-    writer.add_context_length(CONTEXT_TOKENS)
-    writer.add_embedding_length(shape.dim)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.hidden)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
 
 
 def _tensors(shape: Shape) -> list[_Tensor]:

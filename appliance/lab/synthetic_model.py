@@ -12,10 +12,12 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf.constants import GGMLQuantizationType, LlamaFileType, TokenType
+from gguf.constants import GGMLQuantizationType, TokenType
 from numpy.typing import NDArray
 
 from appliance.core.pin import Launch, Manifest, Runtime, pin_file
+from appliance.models import gguf_file
+from appliance.models.gguf_file import Header, Vocabulary
 
 Floats = NDArray[np.float32]
 
@@ -87,15 +89,22 @@ class _Token:
 def write_model(path: Path, *, seed: int = 1) -> None:
     """Write the model to `path`, over whatever is there."""
     vocabulary = _vocabulary()
-    writer = gguf.GGUFWriter(path, "llama")
-    _add_shape(writer, len(vocabulary))
-    _add_tokenizer(writer, vocabulary)
+    header = Header(
+        "tiny-random",
+        n_vocab=len(vocabulary),
+        context=_CONTEXT,
+        dim=_DIM,
+        layers=_LAYERS,
+        hidden=_HIDDEN,
+        heads=_HEADS,
+        kv_heads=_KV_HEADS,
+        head_dim=_HEAD_DIM,
+    )
+    writer = gguf_file.begin(path, header)
+    gguf_file.add_tokenizer(writer, _listed(vocabulary))
     for name, tensor, kind in _tensors(vocabulary, np.random.Generator(np.random.PCG64(seed))):
         writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    gguf_file.write_all(writer)
 
 
 def synthetic_manifest(path: Path) -> Manifest:
@@ -108,7 +117,7 @@ def synthetic_manifest(path: Path) -> Manifest:
         stop=("<|end|>",),
         launch=Launch(context_tokens=_CONTEXT, max_sessions=8, batch_tokens=512),
         runtime=Runtime(llama_cpp_python="0.3.36"),
-        licence="Apache-2.0",
+        licence=gguf_file.LICENCE,
         source="random weights, written by appliance.lab.synthetic_model",
     )
 
@@ -127,40 +136,13 @@ def add_tokenizer(writer: gguf.GGUFWriter, *, n_vocab: int) -> NDArray[np.bool_]
         raise ValueError(f"the vocabulary has {len(vocabulary)} tokens")
     unused = range(n_vocab - len(vocabulary))
     vocabulary += [_Token(f"<|unused-{place}|>", -1e6, TokenType.UNUSED, _BIAS_NEVER) for place in unused]
-    _add_tokenizer(writer, vocabulary)
+    gguf_file.add_tokenizer(writer, _listed(vocabulary))
     return np.array([token.bias == _BIAS_WORD for token in vocabulary])
 
 
-def _add_shape(writer: gguf.GGUFWriter, n_vocab: int) -> None:
-    writer.add_name("tiny-random")
-    writer.add_license("Apache-2.0")
-    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
-    writer.add_vocab_size(n_vocab)
-    writer.add_context_length(_CONTEXT)
-    writer.add_embedding_length(_DIM)
-    writer.add_block_count(_LAYERS)
-    writer.add_feed_forward_length(_HIDDEN)
-    writer.add_head_count(_HEADS)
-    writer.add_head_count_kv(_KV_HEADS)
-    writer.add_rope_dimension_count(_HEAD_DIM)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: list[_Token]) -> None:
-    texts = [token.text for token in vocabulary]
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(texts)
-    writer.add_token_scores([token.score for token in vocabulary])
-    writer.add_token_types([token.kind for token in vocabulary])
-    writer.add_unk_token_id(texts.index("<unk>"))
-    writer.add_bos_token_id(texts.index("<s>"))
-    writer.add_eos_token_id(texts.index("</s>"))
-    writer.add_eot_token_id(texts.index("<|end|>"))
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(True)
+def _listed(vocabulary: list[_Token]) -> Vocabulary:
+    texts, scores, kinds = zip(*((token.text, token.score, token.kind) for token in vocabulary), strict=True)
+    return Vocabulary(texts, scores, kinds)
 
 
 def _vocabulary() -> list[_Token]:

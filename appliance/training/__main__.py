@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from appliance.core.pin import Launch, Manifest, Runtime, pin_file
+from appliance.models.gguf_file import LICENCE
 from appliance.reading.dialogues import draw_dialogue
 from appliance.training.batches import STAGES
-from appliance.training.export import LICENCE, write_gguf
+from appliance.training.export import write_gguf
 from appliance.training.network import Network, Shape
 from appliance.training.tokenizer import CHAT_TEMPLATE, END, Tokenizer, train_tokenizer
 from appliance.training.train import Plan, train

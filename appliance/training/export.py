@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import gguf
 import numpy as np
-from gguf.constants import GGMLQuantizationType, LlamaFileType, TokenType
+from gguf.constants import GGMLQuantizationType, TokenType
 from numpy.typing import NDArray
 
+from appliance.models.gguf_file import Header, Vocabulary, add_tokenizer, begin, write_all
 from appliance.training.tokenizer import BOS, CHAT_TEMPLATE, CONTROL, END, EOS, UNKNOWN, Tokenizer
 
 if TYPE_CHECKING:
     from appliance.training.network import Shape
 
 Floats = NDArray[np.float32]
-LICENCE = "Apache-2.0"
 _NAMES = {
     "attention_norm": "attn_norm",
     "query": "attn_q",
@@ -43,57 +43,45 @@ def write_gguf(
         shape: Of the network.
         weights: By the names that `Network.state_dict` gives them.
     """
-    writer = gguf.GGUFWriter(path, "llama")
-    _add_shape(writer, name, shape)
-    _add_tokenizer(writer, tokenizer)
+    header = Header(
+        name,
+        n_vocab=shape.vocabulary,
+        context=shape.context,
+        dim=shape.dimensions,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dimensions,
+        rope_base=shape.rope_base,
+        epsilon=shape.epsilon,
+    )
+    writer = begin(path, header)
+    add_tokenizer(writer, _vocabulary(tokenizer))
+    writer.add_chat_template(CHAT_TEMPLATE)
     for tensor_name, tensor in _tensors(shape, weights):
         kind = GGMLQuantizationType.Q8_0 if tensor.ndim == 2 else GGMLQuantizationType.F32
         writer.add_tensor(tensor_name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_all(writer)
 
 
-def _add_shape(writer: gguf.GGUFWriter, name: str, shape: Shape) -> None:
-    writer.add_name(name)
-    writer.add_license(LICENCE)
-    writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.dimensions)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.hidden)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_rope_dimension_count(shape.head_dimensions)
-    writer.add_rope_freq_base(shape.rope_base)
-    writer.add_layer_norm_rms_eps(shape.epsilon)
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    kinds = {UNKNOWN: TokenType.UNKNOWN, **dict.fromkeys(CONTROL, TokenType.CONTROL)}
+def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    special = {UNKNOWN: TokenType.UNKNOWN, **dict.fromkeys(CONTROL, TokenType.CONTROL)}
     bytes_end = 1 + len(CONTROL) + 256
     characters_end = len(tokenizer.pieces) - len(tokenizer.joined)
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokenizer.pieces)
-    # Pairs are joined best score first; a single character's score is never looked at.
-    writer.add_token_scores([min(0.0, float(characters_end - n)) for n in range(len(tokenizer.pieces))])
-    writer.add_token_types(
-        [
-            kinds.get(piece, TokenType.BYTE if n < bytes_end else TokenType.NORMAL)
+    return Vocabulary(
+        tokenizer.pieces,
+        # Pairs are joined best score first; a single character's score is never looked at.
+        scores=[min(0.0, float(characters_end - n)) for n in range(len(tokenizer.pieces))],
+        kinds=[
+            special.get(piece, TokenType.BYTE if n < bytes_end else TokenType.NORMAL)
             for n, piece in enumerate(tokenizer.pieces)
-        ]
+        ],
+        unknown=UNKNOWN,
+        bos=BOS,
+        eos=EOS,
+        end=END,
     )
-    writer.add_unk_token_id(tokenizer.ids[UNKNOWN])
-    writer.add_bos_token_id(tokenizer.ids[BOS])
-    writer.add_eos_token_id(tokenizer.ids[EOS])
-    writer.add_eot_token_id(tokenizer.ids[END])
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(True)
-    writer.add_chat_template(CHAT_TEMPLATE)
 
 
 def _tensors(shape: Shape, weights: Mapping[str, Floats]) -> list[tuple[str, Floats]]:
