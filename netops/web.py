@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from appliance.core import malloc
 from appliance.core.errors import HostError
 from appliance.core.node import NodePaths
 from netops import command
@@ -23,11 +24,8 @@ from netops.model import Web
 from netops.nginx import certificate_file, nothing_file
 from netops.storage import read_or_none, write_atomic
 
-# Freed memory is overwritten with this byte's complement (mallopt(3), M_PERTURB): requests pass through this process.
-ENVIRONMENT = {
-    **command.ENVIRONMENT,
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-}
+ENVIRONMENT = {**command.ENVIRONMENT, **malloc.OVERWRITE_FREED}
+"""Of NGINX, through which requests pass."""
 RELOAD_S = 10.0
 STOP_S = 5.0
 UNIT = "nginx.service"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from appliance.core import malloc
 from appliance.core.node import NodePaths
 from inference.confinement import libc
 from inference.launcher import view
@@ -32,8 +33,7 @@ ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LANG": "C.UTF-8",
     "PYTHONMALLOC": "malloc",
-    # Freed memory is overwritten; without a cache for each thread, which would keep small pieces as they are.
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
+    **malloc.OVERWRITE_FREED,
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 """What a cell finds in its environment besides the socket that it inherits."""
