@@ -149,7 +149,7 @@ def _questions(draw: Draw, passages: Sequence[Passage], missing: Sequence[Fact],
     random.shuffle(stated)
     asked = [ask_for(draw, fact, number) for fact, number in stated[: random.randint(1, most)]]
     extra: list[tuple[float, Callable[[], Question]]] = [
-        *((0.3, partial(ask_in_vain, draw, fact)) for fact in missing),
+        *((0.42, partial(ask_in_vain, draw, fact)) for fact in missing),
         (0.12, lambda: small_talk(draw)),
         (0.12, lambda: quote(draw, random.choice(passages))),
     ]
@@ -182,7 +182,7 @@ def _untidy(draw: Draw, text: str) -> str:
         return (
             f"{draw.pick(('Please tell me:', 'One more question:', 'And', 'Thanks.', 'Hi!', 'Good.'))} {text}"
         )
-    return text
+    return f"{filler(draw)} {text}" if chance < 0.16 else text
 
 
 def _turn(text: str, answer: str) -> list[Message]:

@@ -120,11 +120,26 @@ def _worded(draw: Draw, fact: Fact) -> str:
 
 def _dressed_question(draw: Draw, text: str) -> str:
     """Return the question in one of the ways people lead up to it; those of the exam are not among them."""
+    text = _modified(draw, text, 0.2)
     if text.startswith("tell me "):
-        text = draw.pick(_LEADS) + text.removeprefix("tell me ")
+        text = _lead(draw) + text.removeprefix("tell me ")
     elif _INDIRECT.match(text) and draw.random.random() < 0.4:
-        text = draw.pick(_LEADS) + text
+        text = _lead(draw) + text
+    elif _ACTIVE.match(text) and draw.random.random() < 0.2:
+        text = draw.pick(_CLEFTS) + text.removeprefix("who ")
     return f"{text} {draw.pick(_QUESTION_TAILS)}" if draw.random.random() < 0.06 else text
+
+
+def _lead(draw: Draw) -> str:
+    return draw.pick(_LEADS) if draw.random.random() < 0.5 else f"{draw.pick(_ASKING)} {draw.pick(_SAYING)} "
+
+
+def _modified(draw: Draw, text: str, chance: float) -> str:
+    """Return the text, by chance with an adjective that changes nothing before the noun that is asked for."""
+    if draw.random.random() < chance and (place := _NOUN.search(text)):
+        adjective = draw.pick(_MODIFIERS) if draw.random.random() < 0.5 else draw.pick(_PLAIN)
+        return f"{text[: place.end()]}{adjective} {text[place.end() :]}"
+    return text
 
 
 class Facts:
@@ -154,14 +169,14 @@ class Facts:
         """Draw another relation of the same entity, the other distractor; a new entity if nothing more fits."""
 
         def draw() -> Fact:
-            relation = draw_relation(self._draw.random, self._draw.split, fact.kind)
+            relation = draw_relation(self._draw, fact.kind)
             return self._with(relation, fact.kind, fact.entity)
 
         return self._first(draw, otherwise=self._fact)
 
     def _fact(self) -> Fact:
         kind = self._draw.pick(tuple(RELATIONS_OF))
-        relation = draw_relation(self._draw.random, self._draw.split, kind)
+        relation = draw_relation(self._draw, kind)
         return self._with(relation, kind, self._draw.of(kind))
 
     def _with(self, relation: Relation, kind: str, entity: str) -> Fact:
@@ -218,10 +233,13 @@ def _stated(draw: Draw, fact: Fact) -> str:
 
 def _dressed_statement(draw: Draw, text: str) -> str:
     """Return the statement with words around it that state nothing; those of the exam are not among them."""
+    text = _modified(draw, text, 0.15)
     chance = draw.random.random()
     if chance < 0.16:
         return f"{draw.pick(_STATEMENT_HEADS)} {text}"
-    return f"{text} {draw.pick(_STATEMENT_TAILS)}" if chance < 0.26 else text
+    if chance < 0.2:
+        return f"{draw.of('person')} {draw.pick(_REPORTING)} that {text}"
+    return f"{text} {draw.pick(_STATEMENT_TAILS)}" if chance < 0.3 else text
 
 
 def _source(draw: Draw) -> str:
@@ -285,12 +303,49 @@ _LEADS: Final = (
     "I would like to hear ",
     "have you read ",
     "is it known ",
+    "any idea ",
+    "just say ",
+    "I wonder ",
+    "I have to know ",
+    "I forgot ",
+    "what do they write about ",
+    "what was it again, ",
+    "my question is ",
 )
+_ASKING: Final = (
+    "can you",
+    "could you",
+    "would you",
+    "will you",
+    "please",
+    "would you please",
+    "I ask you to",
+    "now",
+    "kindly",
+)
+_SAYING: Final = (
+    "say",
+    "show me",
+    "look up",
+    "work out",
+    "name",
+    "repeat",
+    "state",
+    "write",
+    "spell out",
+    "read out",
+    "answer",
+)
+_CLEFTS: Final = ("who is the one that ", "who then ", "which human ", "is it known who ", "and who ")
+_MODIFIERS: Final = tuple(words.MODIFIERS.split())
+_REPORTING: Final = ("says", "writes", "told us", "thinks", "reports", "is sure")
 _QUESTION_TAILS: Final = ("please", "exactly", "again", "now", "then", "by the way", "in the end")
-_ORDERING: Final = ("tell ", "give ", "I need", "please ", "name ", "say ", "I want", "let me", "I would")
+_ORDERING: Final = ("tell ", "give ", "I ", "please ", "name ", "say ", "let me", "just ", "now ", "kindly ")
 _INDIRECT: Final = re.compile(
     "who (?!is |was |does |did |has )|whose |which [a-z]+ (?!is |was |does |did |has |do )"
 )
+_ACTIVE: Final = re.compile("who (?!is |was |does |did |has )")
+_NOUN: Final = re.compile(r"\b[Tt]he (?=[a-z])")
 _QUOTES: Final = (
     "Quote passage {0}.",
     "Quote [{0}].",

@@ -120,6 +120,8 @@ common cool curious dark deep difficult dry dusty easy empty famous fine flat fr
 honest huge important kind light lonely loud lovely low modest neat nice old ordinary patient plain pleasant polite proud
 quick quiet rare ready rough rusty safe sharp shiny simple slow smooth soft special steep strange strong sturdy sweet tall
 thick thin tidy tiny useful usual warm wet wild wise wooden young"""
+MODIFIERS: Final = """exact present usual latest known given actual correct stated listed official real proper agreed final
+original whole normal future planned"""
 ADVERBS: Final = """often rarely usually sometimes always never slowly quickly quietly carefully gladly hardly mostly
 again once twice together alone everywhere outside inside nearby early later"""
 OPENINGS: Final = """In the morning|After lunch|On most days|As a rule|Some years ago|For a long time|At the weekend|In

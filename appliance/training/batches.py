@@ -5,8 +5,9 @@ Batch `n` of a seed is always the same, so a resumed run goes on exactly where i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from random import Random
 
 import numpy as np
@@ -32,12 +33,14 @@ class Batch:
         positions: Where it stands.
         targets: The next token, `IGNORED` where none is to be learned.
         marks: The number of the nearest citation mark up to here, 0 before the first, `IGNORED` where padding is.
+        sources: The number of the passage that the answer cites, 0 for none, `IGNORED` where nothing is to be learned.
     """
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
     targets: NDArray[np.int64]
     marks: NDArray[np.int64]
+    sources: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,11 @@ class Stage:
 STAGES = (
     Stage(0.109, Scale(passages=4, facts=1, fillers=0, questions=5, absent=3), 256, gaps=0.0),
     Stage(0.30, Scale(passages=4, facts=2, fillers=1, questions=8, absent=4), 448, gaps=0.0),
-    Stage(0.88, Scale(passages=4, facts=3, fillers=2, questions=9, absent=5), 640, gaps=0.2),
-    Stage(1.01, Scale(passages=8, facts=5, fillers=5, questions=8, absent=4), 2048, gaps=0.2),
+    Stage(1.01, Scale(passages=4, facts=3, fillers=2, questions=9, absent=5), 640, gaps=0.2),
 )
+# Takes the last stage's place one time in `_LONG_EVERY`.
+LONG = Stage(1.01, Scale(passages=8, facts=5, fillers=5, questions=8, absent=4), 2048, gaps=0.2)
+_LONG_EVERY = 8  # pools
 
 
 class Batches:
@@ -93,6 +98,8 @@ class Batches:
     def _draw_pool(self, number: int) -> list[Batch]:
         random = Random(f"{self._seed} {number}")
         stage = next(stage for stage in STAGES if number * _POOL / self._steps < stage.until)
+        if stage is STAGES[-1] and number % _LONG_EVERY == 0:
+            stage = LONG
         rows: list[Row] = []
         room = self._tokens * _POOL
         while room > 0:
@@ -110,14 +117,18 @@ class Batches:
         tokens = np.zeros((len(rows), length), np.int64)
         targets = np.full_like(tokens, IGNORED)
         marks = np.full_like(tokens, IGNORED)
+        sources = np.full_like(tokens, IGNORED)
         positions = np.empty_like(tokens)
         for place, (row, said) in enumerate(rows):
             count = len(row) - 1
             tokens[place, :count] = row[:-1]
             targets[place, :count] = np.where(said[1:], row[1:], IGNORED)
-            marks[place, :count] = list(accumulate(map(self._tokenizer.mark, row[:-1]), _last))
+            numbers = [self._tokenizer.mark(token) for token in row]
+            marks[place, :count] = list(accumulate(numbers[:-1], _last))
+            for start, end in _answers(said):
+                sources[place, start - 1 : end - 1] = max(numbers[start:end])
             positions[place] = self._positions(random, length, gaps)
-        return Batch(tokens, positions, targets, marks)
+        return Batch(tokens, positions, targets, marks, sources)
 
     def _positions(self, random: Random, length: int, gaps: float) -> NDArray[np.int64]:
         """Return 0, 1, 2 …, with a few gaps in some rows: short rows so teach long distances (as in PoSE)."""
@@ -133,6 +144,15 @@ class Batches:
 
 def _last(earlier: int, number: int) -> int:
     return number or earlier
+
+
+def _answers(said: list[bool]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each stretch that the assistant said."""
+    place = 0
+    for is_answer, stretch in groupby(said):
+        start, place = place, place + len(list(stretch))
+        if is_answer:
+            yield start, place
 
 
 def _split(rows: list[Row]) -> list[list[Row]]:

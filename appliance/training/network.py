@@ -14,6 +14,7 @@ from torch.nn import functional
 from appliance.training import tokenizer
 
 MARK_LAYERS = 2
+SOURCE_LAYERS = 6
 MARKS = 1 + len(tokenizer.MARKS)
 
 
@@ -52,7 +53,8 @@ class Shape:
 class Network(nn.Module):
     """Tokens in, last hidden states out; `embedding.weight` turns those into logits.
 
-    `marks` serves the training alone: it reads after `MARK_LAYERS` blocks which citation mark a token stands behind.
+    Two heads serve the training alone: `marks` reads after `MARK_LAYERS` blocks which citation mark a token stands
+    behind, `sources` after `SOURCE_LAYERS` which passage an answer is taken from.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -62,17 +64,19 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.dimensions, shape.epsilon)
         self.marks = nn.Linear(shape.dimensions, MARKS, bias=False)
+        self.sources = nn.Linear(shape.dimensions, MARKS, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.1)
         for name, parameter in self.blocks.named_parameters():
             if parameter.ndim == 2:
                 silent = name.endswith(("output.weight", "down.weight"))  # a block begins as the identity
                 nn.init.normal_(parameter, std=0.0 if silent else parameter.shape[1] ** -0.5)
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read (B, T) tokens at (B, T) positions, attention causal by row.
 
         Returns:
-            The last hidden states, (B, T, D), and logits of the mark that a token stands behind, (B, T, `MARKS`).
+            The last hidden states, (B, T, D), and logits, (B, T, `MARKS`), of the mark that a token stands behind and
+            of the passage that answers.
         """
         half = self.shape.head_dimensions // 2
         steps = torch.arange(half, device=tokens.device, dtype=torch.float32) / half
@@ -81,9 +85,11 @@ class Network(nn.Module):
         states = self.embedding(tokens)
         for number, block in enumerate(self.blocks, start=1):
             states = block(states, cosines, sines)
-            if number == MARK_LAYERS:
+            if number == min(MARK_LAYERS, self.shape.layers):
                 marks = self.marks(functional.rms_norm(states, states.shape[-1:]))
-        return self.norm(states), marks
+            if number == min(SOURCE_LAYERS, self.shape.layers):
+                sources = self.sources(functional.rms_norm(states, states.shape[-1:]))
+        return self.norm(states), marks, sources
 
 
 class Block(nn.Module):

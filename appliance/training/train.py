@@ -31,7 +31,8 @@ class Plan:
         matrix_rate, rate: Highest learning rates of Muon and AdamW.
         warm_up: Steps until they are reached.
         decay: Fraction of the steps, at the end, in which they fall to zero.
-        mark_weight: Of the loss of telling the nearest citation mark, beside that of the next token, which is 1.
+        mark_weight, source_weight: Of the losses of telling the nearest citation mark and the passage that an answer
+            is taken from, beside that of the next token, which is 1.
         checkpoint_steps: How often the state is saved.
     """
 
@@ -43,6 +44,7 @@ class Plan:
     warm_up: int = 60
     decay: float = 0.7
     mark_weight: float = 0.3
+    source_weight: float = 0.5
     checkpoint_steps: int = 200
 
 
@@ -72,14 +74,15 @@ def train(tokenizer: Tokenizer, shape: Shape, plan: Plan, folder: Path, report: 
     for step in range(first, plan.steps):
         started = time.perf_counter()
         batch = batches[step]
-        tokens, positions, targets, marks = (
+        tokens, positions, targets, marks, sources = (
             torch.from_numpy(array).to(device)
-            for array in (batch.tokens, batch.positions, batch.targets, batch.marks)
+            for array in (batch.tokens, batch.positions, batch.targets, batch.marks, batch.sources)
         )
-        states, mark_logits = forward(tokens, positions)
+        states, mark_logits, source_logits = forward(tokens, positions)
         loss = _loss(states, run.network.embedding.weight, targets)
         mark_loss = functional.cross_entropy(mark_logits.flatten(0, 1), marks.flatten())
-        (loss + plan.mark_weight * mark_loss).backward()
+        source_loss = functional.cross_entropy(source_logits.flatten(0, 1), sources.flatten())
+        (loss + plan.mark_weight * mark_loss + plan.source_weight * source_loss).backward()
         run.step(_rate(step, plan))
         if (step + 1) % plan.checkpoint_steps == 0 or step + 1 == plan.steps:
             run.save(checkpoint, step + 1)

@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.reading.relations import RELATIONS, draw_relation
-from appliance.reading.values import Split
+from appliance.reading.values import Draw, Split
 
 IDS = [relation.name for relation in RELATIONS]
 
@@ -28,9 +28,14 @@ def test_the_exam_asks_and_says_in_words_that_training_does_not_use(relation):
 def test_attributes_of_the_exam_are_nouns_that_training_does_not_ask_for(random):
     halves = {
         split: {
-            relation.name for _ in range(3000) if (relation := draw_relation(random, split)).name not in IDS
+            relation.name
+            for _ in range(3000)
+            if (relation := draw_relation(Draw(random, split))).name not in IDS
         }
         for split in Split
     }
     assert min(map(len, halves.values())) > 30
+    words = {split: {word for name in names for word in name.split()} for split, names in halves.items()}
     assert not halves[Split.TRAINING] & halves[Split.EXAM]
+    assert len(halves[Split.TRAINING]) > 3 * len(halves[Split.EXAM])  # made up ones
+    assert "battery" in words[Split.EXAM] - words[Split.TRAINING]

@@ -110,7 +110,7 @@ def test_batches_do_not_depend_on_where_a_run_began(tokenizer):
     first, second = (Batches(tokenizer, seed=1, steps=100, tokens=512, context=256) for _ in range(2))
     for step in range(12):
         _ = first[step]
-    for name in ("tokens", "positions", "targets", "marks"):
+    for name in ("tokens", "positions", "targets", "marks", "sources"):
         assert np.array_equal(getattr(first[11], name), getattr(second[11], name))
 
 
@@ -130,6 +130,19 @@ def test_every_token_is_taught_the_mark_it_stands_behind(tokenizer):
     assert furthest > 1
 
 
+def test_every_answer_is_taught_the_passage_it_is_taken_from(tokenizer):
+    batches = Batches(tokenizer, seed=1, steps=100, tokens=1024, context=512)
+    taught = set()
+    for batch in (batches[step] for step in range(8)):
+        assert ((batch.sources == IGNORED) == (batch.targets == IGNORED)).all()
+        for sources, targets in zip(batch.sources, batch.targets, strict=True):
+            for source, target in zip(sources, targets, strict=True):
+                if target != IGNORED and (mark := tokenizer.mark(target)):
+                    assert source == mark
+            taught |= set(sources.tolist())
+    assert {0, 1, 2} <= taught
+
+
 def test_llama_cpp_computes_what_pytorch_computes(tokenizer, small, tmp_path):
     torch.manual_seed(3)
     network = Network(small)
@@ -139,7 +152,7 @@ def test_llama_cpp_computes_what_pytorch_computes(tokenizer, small, tmp_path):
     pin = export(network, tokenizer, tmp_path)
     tokens = tokenizer.encode("The mill opens at 08:30 and the north pump was repaired by Ilsa Renn.")
     with torch.no_grad():
-        states, _ = network(torch.tensor([tokens]), torch.arange(len(tokens))[None])
+        states, *_ = network(torch.tensor([tokens]), torch.arange(len(tokens))[None])
         wanted = (states[0, -1] @ network.embedding.weight.T).numpy()
     descriptor = os.open(pin.with_suffix(".gguf"), os.O_RDONLY)
     model = Model(descriptor)
