@@ -106,8 +106,10 @@ class Cell:
 
     async def chat(self, messages: Messages, max_tokens: int, **options: Any) -> None:
         """Ask, and wait for the whole answer."""
-        fields = {"messages": messages, "max_tokens": max_tokens, "temperature": 0, **self._endpoint.fields}
-        body = {**fields, **options.pop("fields", {})}
+        # As a stream, whose tokens are not guessed: what is guessed in one batch depends on measured speed, and keys and
+        # values in their last bits on the batch.
+        fields = {"messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": True}
+        body = {**fields, **self._endpoint.fields, **options.pop("fields", {})}
         await exchange(self._endpoint, "POST", "/v1/chat/completions", body=body, **options)
 
     async def kept(self, **fields: Any) -> str:
@@ -126,7 +128,7 @@ class Cell:
                 under_way.set()
 
         asked = self.chat(
-            self.sought.short.messages, _LONG_ANSWER_TOKENS, fields={"stream": True}, watch=watch
+            self.sought.short.messages, _LONG_ANSWER_TOKENS, watch=watch
         )
         task = asyncio.create_task(asked)
         started = asyncio.create_task(under_way.wait())

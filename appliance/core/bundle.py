@@ -65,6 +65,8 @@ class Limits(Closed):
         cell_idle_s: The client's cell exits this long after its last session (0: at once).
         body_bytes: Largest request body.
         answer_tokens: Largest `max_tokens`.
+        guess_in_streams: Whether tokens of a streamed answer may be guessed from its conversation: faster, but when its
+            packets leave then depends on what it says.
     """
 
     sessions: Annotated[int, Field(ge=1, le=255)] = 8
@@ -73,6 +75,7 @@ class Limits(Closed):
     cell_idle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
     body_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 1_048_576
     answer_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = 1024
+    guess_in_streams: bool = False
 
 
 class Client(Closed):

@@ -92,7 +92,11 @@ def parse_generation(
     asked = _max_tokens(fields, bounds.limits)
     stream = field.boolean(fields, "stream")
     return Generation(
-        sampling=_sampling(fields, bounds, default_tokens if asked is None else asked, logprobs),
+        sampling=replace(
+            _sampling(fields, bounds, default_tokens if asked is None else asked, logprobs),
+            # When a guess comes true two pieces come at once: who watches the tunnel would see that in a stream.
+            lookup=not stream or bounds.limits.guess_in_streams,
+        ),
         choices=_choices(fields, bounds),
         length_given=asked is not None,
         stream=stream,

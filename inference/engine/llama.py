@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from appliance.core.errors import PinError
 from inference.engine.errors import EngineFailed
+from inference.engine.pace import MOST_ROWS
 from inference.engine.state_blob import fresh_memory
 
 VERSION = llama_cpp.__version__
@@ -132,8 +133,11 @@ class Context:
         model: Stays open at least as long.
         streams: Sequences with a KV stream of their own each (1 to 256).
         stream_tokens: Cells of a stream at least; rounded up to a multiple of 256.
-        batch_tokens: Most tokens in one `decode`.
+        batch_tokens: Most tokens in one `decode`; raised to `outputs`.
         threads: Threads that compute.
+
+    Attributes:
+        outputs: Rows of one `decode` whose logits can be had: one for every stream, or those of a step with guesses.
 
     Raises:
         EngineFailed: If llama.cpp cannot make it, mostly for want of memory.
@@ -143,8 +147,9 @@ class Context:
         self, model: Model, *, streams: int, stream_tokens: int, batch_tokens: int, threads: int
     ) -> None:
         self.streams = streams
+        self.outputs = max(MOST_ROWS, streams)
         self.stream_tokens = -(-stream_tokens // CELL_PADDING) * CELL_PADDING
-        self.batch_tokens = max(batch_tokens, streams)  # a decode step has a row for every stream
+        self.batch_tokens = max(batch_tokens, self.outputs)
         self.n_vocab = model.n_vocab
         self.closed = False
         self.handle: Any = lib.llama_init_from_model(model.handle, self._params(threads))
@@ -155,6 +160,7 @@ class Context:
             )
         self._memory = lib.llama_get_memory(self.handle)
         self._batch = _Batch(self.batch_tokens)
+        self._output_rows = self.streams  # that the output buffer has
 
     def _params(self, threads: int) -> Any:
         params = lib.llama_context_default_params()
@@ -162,7 +168,7 @@ class Context:
         params.n_seq_max = self.streams
         params.kv_unified = False  # a stream's attention reads its own cells only
         params.n_batch = params.n_ubatch = self.batch_tokens
-        params.n_outputs_max = self.streams  # the default reserves logits for every token of a batch
+        params.n_outputs_max = self.outputs  # the default reserves logits for every token of a batch
         params.n_threads = params.n_threads_batch = threads
         # Flash attention where the backend has it: less memory, and no matrix of scores to be left behind.
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
@@ -183,11 +189,12 @@ class Context:
             EngineFailed: If an argument is out of range or llama.cpp fails; cells may have been written then.
         """
         batch, n = self._batch, len(tokens)
-        if not 0 < n <= self.batch_tokens or len(outputs) > self.streams:
+        if not 0 < n <= self.batch_tokens or len(outputs) > self.outputs:
             raise EngineFailed("batch out of range")
         batch.fill(tokens, positions, streams, outputs)
         if not batch.within(n, self.n_vocab, self.stream_tokens, self.streams):
             raise EngineFailed("token, position or stream out of range")
+        self._output_rows = max(self._output_rows, len(outputs))
         status = lib.llama_decode(self.handle, batch.struct)
         batch.wipe(n)
         if status != 0:
@@ -206,8 +213,9 @@ class Context:
 
     def wipe_logits(self) -> None:
         """Overwrite the output buffer. Between steps nobody needs it."""
-        # It has a row for every sequence from the start (src/llama-context.cpp, output_reserve) and never shrinks.
-        ctypes.memset(lib.llama_get_logits(self.handle), 0, self.streams * self.n_vocab * 4)
+        # It has a row for every sequence from the start, grows with the batches and never shrinks
+        # (src/llama-context.cpp, output_reserve).
+        ctypes.memset(lib.llama_get_logits(self.handle), 0, self._output_rows * self.n_vocab * 4)
 
     def truncate(self, stream: int, length: int) -> None:
         """Forget a stream's cells from position `length` on. Their bytes stay where they are.

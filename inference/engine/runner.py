@@ -142,7 +142,7 @@ class Runner:
         Raises:
             StreamBusy, RefusedError, ContextOverflow: See `Scheduler.begin`.
         """
-        kept = self._scheduler.begin(stream, prompt, sampling.max_tokens)
+        kept = self._scheduler.begin(stream, prompt, sampling.max_tokens, lookup=sampling.lookup)
         self._context.truncate(stream, kept)
         text = AnswerText((*sampling.stop, *self._stops), strip_space=self._vocabulary.strips_space(prompt))
         sampler = Sampler(sampling, self._context.n_vocab)
@@ -186,7 +186,10 @@ class Runner:
         self._traces, self._closed_since = (0, 0), False
 
     def step(self) -> list[tuple[int, Piece]]:
-        """Decode one token of every answer in progress, then one chunk of a prompt; return the new pieces.
+        """Decode the next token of every answer in progress, and guesses if they pay, then one chunk of a prompt.
+
+        Returns:
+            The new pieces, each with its stream.
 
         Raises:
             EngineFailed: If llama.cpp fails. Then no stream's cache can be relied on.
@@ -197,7 +200,7 @@ class Runner:
         if step.decode:
             pieces = self._decode(step)
             decoded = perf_counter()
-            self.speed = self.speed.decoded(decoded - began)
+            self.speed = self.speed.decoded(decoded - began, len(step.rows) * (1 + step.guessed))
             began = decoded
         if step.chunk is not None:
             pieces += self._prefill(step.chunk)
@@ -210,6 +213,8 @@ class Runner:
             self.close(stream)
 
     def _decode(self, step: Step) -> list[tuple[int, Piece]]:
+        if step.guessed:
+            return self._decode_guesses(step)
         scheduler, fillers = self._scheduler, step.fillers
         rows = [scheduler.row(stream) for stream in step.rows]
         outputs = [row for row, stream in enumerate(step.rows) if stream not in fillers]
@@ -222,11 +227,46 @@ class Runner:
                 self._context.truncate(stream, position)
             else:
                 scheduler.advance(stream, position + 1)
-        return [
-            piece
-            for row, stream in zip(outputs, step.decode, strict=True)
-            for piece in self._next(stream, row)
-        ]
+        pieces = []
+        for place, (row, stream) in enumerate(zip(outputs, step.decode, strict=True)):
+            token, new = self._next(stream, row)
+            pieces += new
+            if step.guesses and step.guesses[place]:
+                scheduler.compare(stream, step.guesses[place].start, token)
+        return pieces
+
+    def _decode_guesses(self, step: Step) -> list[tuple[int, Piece]]:
+        """Decode each stream's token and guesses behind it; keep those guesses that are what is chosen."""
+        scheduler, width = self._scheduler, 1 + step.guessed
+        tokens: list[int] = []
+        positions: list[int] = []
+        streams: list[int] = []
+        for stream, guess in zip(step.decode, step.guesses, strict=True):
+            token, position = scheduler.row(stream)
+            scheduler.announce(stream, position + width)
+            tokens += [
+                token,
+                *scheduler.stream(stream).tokens[guess.start : guess.start + step.guessed].tolist(),
+            ]
+            positions += range(position, position + width)
+            streams += [stream] * width
+        self._run(tokens, positions, streams, range(len(tokens)))
+        pieces = []
+        for place, (stream, guess) in enumerate(zip(step.decode, step.guesses, strict=True)):
+            first = place * width
+            for row in range(first, first + width):
+                scheduler.advance(stream, positions[row] + 1)
+                token, new = self._next(stream, row)
+                pieces += new
+                last = row + 1 == first + width
+                if (
+                    last
+                    or not scheduler.compare(stream, guess[row - first], token)
+                    or stream not in self._answers
+                ):
+                    break
+            self._context.truncate(stream, scheduler.stream(stream).cached)
+        return pieces
 
     def _prefill(self, chunk: Chunk) -> list[tuple[int, Piece]]:
         tokens = self._scheduler.stream(chunk.stream).tokens[chunk.start : chunk.stop].tolist()
@@ -236,7 +276,7 @@ class Runner:
         self._run(tokens, range(chunk.start, chunk.stop), [chunk.stream] * count, outputs)
         self._scheduler.advance(chunk.stream, chunk.stop)
         self.prefilled += count
-        return self._next(chunk.stream, count - 1) if chunk.last else []
+        return self._next(chunk.stream, count - 1)[1] if chunk.last else []
 
     def _run(
         self, tokens: Sequence[int], positions: Sequence[int], streams: Sequence[int], outputs: Sequence[int]
@@ -245,8 +285,8 @@ class Runner:
         self._traces = max(rows, len(tokens)), max(most_outputs, len(outputs))
         self._context.decode(tokens, positions, streams, outputs)
 
-    def _next(self, stream: int, row: int) -> list[tuple[int, Piece]]:
-        """Sample a token for a stream; return its piece if there is something to say."""
+    def _next(self, stream: int, row: int) -> tuple[int, list[tuple[int, Piece]]]:
+        """Choose a stream's next token; return it, and its piece if there is something to say."""
         answer = self._answers[stream]
         token = answer.choose(self._context.logits(row))
         answer.unreported += 1
@@ -262,12 +302,12 @@ class Runner:
         if answer.text.stopped:
             finish = "stop"
         if not text and not finish:
-            return []
+            return token, []
         piece = Piece(text, answer.unreported, finish, answer.released(text, ended=finish is not None))
         answer.unreported = 0
         if finish:
             self.cancel(stream)
-        return [(stream, piece)]
+        return token, [(stream, piece)]
 
     def _logprobs(self, sampling: Sampling) -> Logprobs | None:
         if sampling.logprobs is None:

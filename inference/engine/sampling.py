@@ -30,6 +30,8 @@ class Sampling:
         seed: 0 to 2^32 - 1, or None for a fresh random one.
         stop: Up to 16 texts that end the answer, none empty.
         logprobs: With each token its log probability and those of this many likeliest (0 to 20); None: neither.
+        lookup: Whether tokens may be guessed from the conversation. The answer is the same; when its pieces come then
+            depends on what they say, and so does the timing of packets.
     """
 
     max_tokens: int
@@ -43,6 +45,7 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    lookup: bool = False
 
     @property
     def greedy(self) -> bool:

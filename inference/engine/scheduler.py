@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from appliance.core.errors import RefusedError
 from inference.engine.errors import ContextOverflow, EngineFailed, NoFreeStream, StreamBusy
 from inference.engine.gaps import filled, has_gaps
-from inference.engine.pace import UNMEASURED, Speed, chunk_tokens
+from inference.engine.lookup import FIRST_RATE, find, learned
+from inference.engine.pace import MOST_ROWS, UNMEASURED, Speed, chunk_tokens, guesses_worth
 
 AGEING_TOKENS: Final = 32  # what having waited for one chunk counts; only a last chunk is shorter
 CELL_PADDING: Final = 256  # attention runs over a multiple of this of the longest stream in a sub-batch
@@ -45,6 +47,8 @@ class Stream:
         limit: `known` at which that answer ends.
         arrival: Number of that answer, counted over all streams.
         waited: Chunks that other prompts got while this one had some left to prefill.
+        lookup: Whether the next tokens may be guessed (`lookup`).
+        rate: Share of guesses that were right lately.
     """
 
     tokens: Tokens
@@ -55,6 +59,8 @@ class Stream:
     limit: int = 0
     arrival: int = 0
     waited: int = 0
+    lookup: bool = False
+    rate: float = FIRST_RATE
 
     @property
     def prefilling(self) -> bool:
@@ -65,6 +71,13 @@ class Stream:
     def decoding(self) -> bool:
         """Whether there is a new token to decode."""
         return 0 < self.prompt <= self.cached < self.known
+
+    def guess(self) -> range:
+        """Return where in `tokens` a guess at the next ones stands; empty if there is none."""
+        room = self.limit - self.known - 1  # behind the token that is chosen in any case
+        if not self.lookup or room < 1 or (start := find(self.tokens[: self.known])) is None:
+            return range(0)
+        return range(start, min(self.known, start + room))
 
     def wipe(self) -> None:
         """Overwrite the tokens."""
@@ -90,11 +103,17 @@ class Step:
         rows: Those and the fillers between them, ascending. A filler row decodes `FILLER_TOKEN` at the end of a stream
             that does not generate, and its cell is removed at once.
         chunk: The chunk, None if no prompt waits.
+        guesses: Where each decoding stream's tokens hold a guess at its next ones, empty ranges where they don't; none
+            at all if nobody looked.
+        guessed: How many of its guess each stream decodes behind its token: all as many, since llama.cpp makes
+            sub-batches of rows that all streams have, and none where there are fillers.
     """
 
     decode: tuple[int, ...]
     rows: tuple[int, ...]
     chunk: Chunk | None
+    guesses: tuple[range, ...] = ()
+    guessed: int = 0
 
     @property
     def fillers(self) -> tuple[int, ...]:
@@ -164,11 +183,17 @@ class Scheduler:
             raise StreamBusy("the stream is not open")
         return stream
 
-    def begin(self, index: int, prompt: Sequence[int], max_tokens: int) -> int:
+    def begin(self, index: int, prompt: Sequence[int], max_tokens: int, *, lookup: bool = False) -> int:
         """Start an answer; return how many tokens of the prompt the stream's KV cache already holds.
 
         The caller cuts the KV cache to that length. At least one token is always left to prefill, since the first new
         token comes from the logits of the prompt's last.
+
+        Args:
+            index: The stream.
+            prompt: The whole conversation.
+            max_tokens: Length of the answer.
+            lookup: Whether its tokens may be guessed.
 
         Raises:
             StreamBusy: If the stream is not open or has an answer in progress.
@@ -188,7 +213,7 @@ class Scheduler:
         stream.tokens[len(prompt) : stream.known] = 0
         stream.cached, stream.known = kept, len(prompt)
         stream.prompt, stream.limit = len(prompt), len(prompt) + max_tokens
-        stream.arrival, stream.waited = self._answers, 0
+        stream.arrival, stream.waited, stream.lookup = self._answers, 0, lookup
         self._answers += 1
         return kept
 
@@ -208,7 +233,16 @@ class Scheduler:
                 decode.append(index)
         rows = filled(decode, self._short(decode), self.free) if has_gaps(decode) else decode
         chunk = self._next_chunk(waiting, speed, alone=not decode) if waiting else None
-        return Step(tuple(decode), tuple(rows), chunk)
+        guesses = self._guesses(decode)
+        guessed = 0
+        if guesses and all(guesses) and len(rows) == len(decode):
+            guessed = guesses_worth(
+                speed,
+                streams=len(decode),
+                rate=fmean(self.stream(index).rate for index in decode),
+                most=min(map(len, guesses)),
+            )
+        return Step(tuple(decode), tuple(rows), chunk, guesses, guessed)
 
     def row(self, index: int) -> tuple[int, int]:
         """Return token and position of a stream's row in a decode batch."""
@@ -238,6 +272,13 @@ class Scheduler:
                     other.waited += 1
         stream.cached = stop
 
+    def compare(self, index: int, place: int, token: int) -> bool:
+        """Return whether the token at a place was rightly guessed to be this one, and learn from it."""
+        stream = self.stream(index)
+        right = stream.tokens.item(place) == token
+        stream.rate = learned(stream.rate, right=right)
+        return right
+
     def append(self, index: int, token: int) -> bool:
         """Add a new token of the answer; return whether the answer is as long as it may be."""
         stream = self.stream(index)
@@ -256,6 +297,12 @@ class Scheduler:
         """Overwrite the stream's tokens and free it."""
         self.stream(index).wipe()
         self._streams[index] = None
+
+    def _guesses(self, decode: list[int]) -> tuple[range, ...]:
+        streams = [self.stream(index) for index in decode]
+        if len(streams) > MOST_ROWS // 2 or not any(stream.lookup for stream in streams):
+            return ()
+        return tuple(stream.guess() for stream in streams)
 
     def _next_chunk(self, waiting: list[int], speed: Speed, *, alone: bool) -> Chunk:
         index = min(waiting, key=self._priority)

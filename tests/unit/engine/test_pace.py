@@ -14,6 +14,7 @@ from inference.engine.pace import (
     UNMEASURED,
     Speed,
     chunk_tokens,
+    guesses_worth,
     retry_after_s,
 )
 
@@ -22,9 +23,9 @@ SPEEDS = st.builds(Speed, st.none() | SECONDS, st.none() | SECONDS)
 
 
 def test_the_first_measurement_counts_whole_and_later_ones_by_a_fifth() -> None:
-    speed = UNMEASURED.decoded(1.0)
-    assert speed == Speed(None, 1.0)
-    assert speed.decoded(2.0).step_s == pytest.approx(1.2)
+    speed = UNMEASURED.decoded(1.0, 1)
+    assert speed == Speed(None, 1.0, {1: 1.0})
+    assert speed.decoded(2.0, 1).step_s == pytest.approx(1.2)
     assert UNMEASURED.prefilled(100, 2.0) == Speed(0.02, None)
 
 
@@ -69,3 +70,25 @@ def test_the_time_to_try_again_is_always_within_a_minute(
 ) -> None:
     seconds = retry_after_s(speed, prompt_tokens=prompt_tokens, answers=answers, ahead=ahead)
     assert MIN_RETRY_S <= seconds <= MAX_RETRY_S
+
+
+def test_guesses_are_worth_their_rows_only_while_they_come_true() -> None:
+    speed = Speed(rows_s={1: 1.0})
+    assert guesses_worth(UNMEASURED, streams=1, rate=0.99, most=15) == 0
+    assert guesses_worth(speed, streams=1, rate=0.99, most=15) == 15
+    assert guesses_worth(speed, streams=1, rate=0.99, most=5) == 5
+    assert guesses_worth(speed, streams=1, rate=0.3, most=15) == 0
+    assert guesses_worth(speed, streams=1, rate=0.7, most=15) == 3
+
+
+def test_what_rows_cost_is_measured() -> None:
+    flat = Speed(rows_s={1: 1.0, 4: 1.1, 8: 1.2, 16: 4.0})
+    assert guesses_worth(flat, streams=1, rate=0.8, most=15) == 7
+    steep = Speed(rows_s={1: 1.0, 4: 4.0})
+    assert guesses_worth(steep, streams=1, rate=0.8, most=15) == 0
+
+
+def test_several_streams_share_the_rows_of_a_step() -> None:
+    speed = Speed(rows_s=dict.fromkeys(range(1, 17), 1.0))
+    worth = [guesses_worth(speed, streams=streams, rate=0.9, most=15) for streams in range(1, 10)]
+    assert worth == [15, 7, 4, 3, 2, 1, 1, 1, 0]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from engine_bench import CONTEXT_TOKENS, Bench, text_of
 
+from inference.engine import scheduler
 from inference.engine.errors import ContextOverflow, EngineFailed
 from inference.engine.llama import Context
 from inference.engine.sampling import Sampling
@@ -175,7 +178,7 @@ def test_a_long_prompt_delays_others_by_one_chunk_per_token(bench: Bench) -> Non
         ([1], [CONTEXT_TOKENS], [0], []),
         ([1], [0], [4], []),
         ([1], [0], [-1], []),
-        ([1] * 5, range(5), [0] * 5, range(5)),
+        ([1] * 17, range(17), [0] * 17, range(17)),
     ],
 )
 def test_a_batch_that_llama_cpp_would_abort_on_is_refused_in_python(
@@ -187,3 +190,68 @@ def test_a_batch_that_llama_cpp_would_abort_on_is_refused_in_python(
     assert context.logits(0).any()
     with pytest.raises(EngineFailed):
         context.truncate(4, 0)
+
+
+def steps_of(bench: Bench, prompt: list[int], sampling: Sampling) -> tuple[str, int]:
+    """Answer on a fresh stream; return the text and how many steps it took."""
+    stream = bench.runner.open()
+    bench.runner.start(stream, prompt, sampling)
+    text, steps = "", 0
+    while bench.runner.busy:
+        text += text_of([piece for _, piece in bench.runner.step()])
+        steps += 1
+    assert bench.runner.close(stream).verified
+    return text, steps
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guess wherever there is something to guess, whatever it costs on this machine."""
+    monkeypatch.setattr(
+        scheduler, "guesses_worth", lambda _, *, streams, rate, most: min(most, 16 // streams - 1)
+    )
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_guessing_changes_no_answer_and_saves_steps_where_words_repeat(
+    bench: Bench, temperature: float
+) -> None:
+    prompt = bench.prompt("gold fire snow gold fire snow")
+    chatter = Sampling(max_tokens=60, temperature=temperature, seed=7)
+    echo = replace(chatter, logit_bias=((prompt[2], 40.0), (prompt[3], 39.0)))
+    for sampling, least in ((chatter, 0), (echo, 20)):
+        plain, most = steps_of(bench, prompt, sampling)
+        text, steps = steps_of(bench, prompt, replace(sampling, lookup=True))
+        assert text == plain
+        assert steps <= most - least
+
+
+@pytest.mark.usefixtures("eager")
+def test_guesses_of_several_streams_share_a_step(bench: Bench) -> None:
+    prompts = [bench.prompt(f"{word} {word} {word}") for word in ("gold", "fire")]
+    samplings = [
+        Sampling(max_tokens=50, temperature=0, lookup=True, logit_bias=((prompt[2], 40.0),))
+        for prompt in prompts
+    ]
+    alone = [steps_of(bench, prompt, sampling) for prompt, sampling in zip(prompts, samplings, strict=True)]
+    streams = [bench.runner.open() for _ in prompts]
+    for stream, prompt, sampling in zip(streams, prompts, samplings, strict=True):
+        bench.runner.start(stream, prompt, sampling)
+    pieces = bench.drain()
+    assert [text_of(pieces[stream]) for stream in streams] == [text for text, _ in alone]
+    for stream in streams:
+        assert bench.runner.close(stream).verified
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_guess_that_was_wrong_is_erased_too(bench: Bench) -> None:
+    prompt = bench.prompt("river house river house river")
+    stream = bench.runner.open()
+    bench.runner.start(stream, prompt, Sampling(max_tokens=90, temperature=1, seed=3, lookup=True))
+    held = bench.scheduler.stream(stream)
+    while held.high_water <= held.cached or not held.known > len(
+        prompt
+    ):  # until cells of a wrong guess stand behind
+        bench.runner.step()
+    assert bench.runner.close(stream).bytes == held.high_water * bench.layout.cell_bytes
