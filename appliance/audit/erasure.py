@@ -127,9 +127,7 @@ class Cell:
             if events >= _EVENTS:
                 under_way.set()
 
-        asked = self.chat(
-            self.sought.short.messages, _LONG_ANSWER_TOKENS, watch=watch
-        )
+        asked = self.chat(self.sought.short.messages, _LONG_ANSWER_TOKENS, watch=watch)
         task = asyncio.create_task(asked)
         started = asyncio.create_task(under_way.wait())
         await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)

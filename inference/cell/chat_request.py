@@ -10,6 +10,7 @@ from inference.cell.errors import Refusal
 from inference.cell.fields import CHAT, Fields, read_fields
 from inference.cell.generation import Bounds, Generation, parse_generation
 from inference.cell.messages import parse_messages
+from inference.cell.response_format import parse_response_format
 from inference.engine.sampling import MOST_LOGPROBS
 
 
@@ -34,7 +35,11 @@ def parse_chat(body: dict[str, Any], bounds: Bounds) -> ChatRequest:
     """
     fields = read_fields(body, CHAT)
     generation = parse_generation(
-        fields, bounds, default_tokens=bounds.limits.answer_tokens, logprobs=_logprobs(fields)
+        fields,
+        bounds,
+        default_tokens=bounds.limits.answer_tokens,
+        logprobs=_logprobs(fields),
+        grammar=parse_response_format(fields),
     )
     return ChatRequest(parse_messages(fields.get("messages")), generation)
 

@@ -43,6 +43,11 @@ TABLE: Final[dict[str, Entry]] = {
     "choices_in_session": Entry(
         400, _REQUEST, "A kept session holds one conversation, so it gives one choice; leave the session out."
     ),
+    "schema_refused": Entry(
+        400,
+        _REQUEST,
+        "The schema is none, is too large, or asks for what no answer can be held to (docs/api.md).",
+    ),
     "logprobs_required": Entry(400, _REQUEST, "top_logprobs needs logprobs to be true."),
     "unknown_token": Entry(400, _REQUEST, "A token id is not one of the model's vocabulary."),
     "several_prompts": Entry(400, _REQUEST, "One prompt at a time: a text or a list of token ids."),

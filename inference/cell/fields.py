@@ -48,7 +48,7 @@ _GENERATION: Final = LABELS | {
     "top_p",
 }
 CHAT: Final = Schema(
-    known=_GENERATION | {"max_completion_tokens", "messages", "top_logprobs"},
+    known=_GENERATION | {"max_completion_tokens", "messages", "response_format", "top_logprobs"},
     unsupported={
         "audio": (),
         "function_call": (),
@@ -61,7 +61,6 @@ CHAT: Final = Schema(
         "prompt_cache_options": (),
         "prompt_cache_retention": (),
         "reasoning_effort": (),
-        "response_format": ({"type": "text"},),
         "service_tier": ("auto", "default"),
         "store": (False,),
         "tool_choice": ("none",),

@@ -11,6 +11,7 @@ from appliance.core.bundle import Limits
 from inference.cell import fields as field
 from inference.cell.errors import Refusal
 from inference.cell.fields import LABELS, Fields
+from inference.engine.grammar import Automaton
 from inference.engine.sampling import MOST_BIASES, SEEDS, Sampling
 
 MOST_CHOICES: Final = 8
@@ -72,7 +73,12 @@ class Generation:
 
 
 def parse_generation(
-    fields: Fields, bounds: Bounds, *, default_tokens: int, logprobs: int | None
+    fields: Fields,
+    bounds: Bounds,
+    *,
+    default_tokens: int,
+    logprobs: int | None,
+    grammar: Automaton | None = None,
 ) -> Generation:
     """Return what the fields of a request say about its answer.
 
@@ -81,6 +87,7 @@ def parse_generation(
         bounds: Of the cell.
         default_tokens: Length of an answer where none was asked for.
         logprobs: As `Sampling.logprobs`; each endpoint spells it in its own way.
+        grammar: As `Sampling.grammar`.
 
     Raises:
         Refusal: With the name of the field as `param`.
@@ -96,6 +103,7 @@ def parse_generation(
             _sampling(fields, bounds, default_tokens if asked is None else asked, logprobs),
             # When a guess comes true two pieces come at once: who watches the tunnel would see that in a stream.
             lookup=not stream or bounds.limits.guess_in_streams,
+            grammar=grammar,
         ),
         choices=_choices(fields, bounds),
         length_given=asked is not None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from inference.engine.constraint import Constraint
 from inference.engine.erase import Erased, erase, overwrite_activations
 from inference.engine.logprobs import Logprobs, TokenLogprob
 from inference.engine.pace import UNMEASURED
@@ -51,13 +52,22 @@ class _Answer:
     sampler: Sampler
     text: AnswerText
     logprobs: Logprobs | None
+    constraint: Constraint | None
     unreported: int = 0
 
-    def choose(self, logits: Logits) -> int:
-        """Return the next token. The sampler may change the row, so it is looked at before."""
+    def choose(self, logits: Logits) -> int | None:
+        """Return the next token, None if no token may come. The sampler may change the row, so it is looked at before."""
         if self.logprobs is not None:
             self.logprobs.observe(logits)
-        return self.sampler.sample(logits)
+        token = self.sampler.sample(logits, self.constraint)
+        if self.constraint is not None and token is not None:
+            self.constraint.advance(token)
+        return token
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow any more, since the text is what it was to be."""
+        return self.constraint is not None and self.constraint.complete and self.constraint.ended
 
     def read(self, token: int, piece: bytes) -> str:
         """Take the bytes of the chosen token; return what can be shown now."""
@@ -144,9 +154,11 @@ class Runner:
         """
         kept = self._scheduler.begin(stream, prompt, sampling.max_tokens, lookup=sampling.lookup)
         self._context.truncate(stream, kept)
-        text = AnswerText((*sampling.stop, *self._stops), strip_space=self._vocabulary.strips_space(prompt))
+        strips = self._vocabulary.strips_space(prompt)
+        text = AnswerText((*sampling.stop, *self._stops), strip_space=strips)
         sampler = Sampler(sampling, self._context.n_vocab)
-        self._answers[stream] = _Answer(sampler, text, self._logprobs(sampling))
+        constraint = self._constraint(sampling, skip_space=strips)
+        self._answers[stream] = _Answer(sampler, text, self._logprobs(sampling), constraint)
 
     def cancel(self, stream: int) -> None:
         """End an answer without a further piece. The KV cache keeps what it has, for the session's next turn."""
@@ -256,14 +268,11 @@ class Runner:
             first = place * width
             for row in range(first, first + width):
                 scheduler.advance(stream, positions[row] + 1)
-                token, new = self._next(stream, row)
+                chosen, new = self._next(stream, row)
                 pieces += new
-                last = row + 1 == first + width
-                if (
-                    last
-                    or not scheduler.compare(stream, guess[row - first], token)
-                    or stream not in self._answers
-                ):
+                if row + 1 == first + width:
+                    break
+                if not scheduler.compare(stream, guess[row - first], chosen) or stream not in self._answers:
                     break
             self._context.truncate(stream, scheduler.stream(stream).cached)
         return pieces
@@ -285,18 +294,24 @@ class Runner:
         self._traces = max(rows, len(tokens)), max(most_outputs, len(outputs))
         self._context.decode(tokens, positions, streams, outputs)
 
-    def _next(self, stream: int, row: int) -> tuple[int, list[tuple[int, Piece]]]:
+    def _next(self, stream: int, row: int) -> tuple[int | None, list[tuple[int, Piece]]]:
         """Choose a stream's next token; return it, and its piece if there is something to say."""
         answer = self._answers[stream]
         token = answer.choose(self._context.logits(row))
-        answer.unreported += 1
-        full = self._scheduler.append(stream, token)
-        finish: Literal["stop", "length"] | None = "length" if full else None
+        finish: Literal["stop", "length"] | None = None
         text = ""
-        if token in self._stop_tokens:
-            finish = "stop"
+        if token is None:
+            finish = "length"
         else:
-            text = answer.read(token, self._vocabulary.pieces[token])
+            answer.unreported += 1
+            if self._scheduler.append(stream, token):
+                finish = "length"
+            if token in self._stop_tokens:
+                finish = "stop"
+            else:
+                text = answer.read(token, self._vocabulary.pieces[token])
+            if answer.complete:
+                finish = "stop"
         if finish:
             text += answer.text.finish()
         if answer.text.stopped:
@@ -308,6 +323,18 @@ class Runner:
         if finish:
             self.cancel(stream)
         return token, [(stream, piece)]
+
+    def _constraint(self, sampling: Sampling, *, skip_space: bool) -> Constraint | None:
+        if sampling.grammar is None:
+            return None
+        vocabulary = self._vocabulary
+        return Constraint(
+            sampling.grammar,
+            vocabulary.pieces,
+            vocabulary.first_bytes,
+            self._stop_tokens,
+            skip_space=skip_space,
+        )
 
     def _logprobs(self, sampling: Sampling) -> Logprobs | None:
         if sampling.logprobs is None:

@@ -10,12 +10,16 @@ kept are kept as well, so that no choice depends on a sort order.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.engine.constraint import Constraint
 from inference.engine.errors import EngineFailed
 from inference.engine.sampling import Sampling
+
+_TRIES: Final = 8
 
 Logits = NDArray[np.float32]
 
@@ -33,25 +37,53 @@ class Sampler:
         self._random = None if sampling.greedy else np.random.Generator(np.random.PCG64(sampling.seed))
         self._shift = _Shift(sampling, n_vocab) if sampling.shifts else None
 
-    def sample(self, logits: Logits) -> int:
-        """Return the next token.
+    def sample(self, logits: Logits, constraint: Constraint | None = None) -> int | None:
+        """Return the next token; None if the constraint allows none of the vocabulary.
 
         Args:
             logits: (n_vocab,) float32. Bias and penalties are added in place: nobody needs the row afterwards.
+            constraint: Which tokens may come.
 
         Raises:
             EngineFailed: If they are not numbers.
         """
         if self._shift is not None:
             logits += self._shift.values
+        token = self._pick(logits)
+        if constraint is not None:
+            held = self._held(logits, token, constraint)
+            if held is None:
+                return None
+            token = held
+        if self._shift is not None:
+            self._shift.accept(token)
+        return token
+
+    def _pick(self, logits: Logits) -> int:
         token = int(logits.argmax())
         if not math.isfinite(logits[token]):  # argmax finds a NaN before any number
             raise EngineFailed("the model's logits are not finite")
         if self._random is not None:
             token = _draw(logits, float(logits[token]), self._sampling, self._random.random())
-        if self._shift is not None:
-            self._shift.accept(token)
         return token
+
+    def _held(self, logits: Logits, token: int, constraint: Constraint) -> int | None:
+        """Return this token if it may come, else another that may, drawn as if the others had no chance.
+
+        Mostly the first may come. Looking at all tokens is left for where the model wants something else altogether.
+        """
+        for _ in range(_TRIES):
+            if constraint.allows(token):
+                return token
+            logits[token] = -math.inf
+            if logits.max() == -math.inf:
+                return None
+            token = self._pick(logits)
+        allowed = constraint.allowed()
+        if not allowed.any():
+            return None
+        logits[~allowed] = -math.inf
+        return self._pick(logits)
 
     def close(self) -> None:
         """Overwrite what it remembers of the answer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.core.errors import RefusedError
+from inference.engine.grammar import Automaton
 
 SEEDS: Final = 2**32
 MOST_BIASES: Final = 300
@@ -32,6 +33,7 @@ class Sampling:
         logprobs: With each token its log probability and those of this many likeliest (0 to 20); None: neither.
         lookup: Whether tokens may be guessed from the conversation. The answer is the same; when its pieces come then
             depends on what they say, and so does the timing of packets.
+        grammar: What the text of the answer must be; None for any.
     """
 
     max_tokens: int
@@ -46,6 +48,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     lookup: bool = False
+    grammar: Automaton | None = None
 
     @property
     def greedy(self) -> bool:

@@ -272,7 +272,7 @@ class Scheduler:
                     other.waited += 1
         stream.cached = stop
 
-    def compare(self, index: int, place: int, token: int) -> bool:
+    def compare(self, index: int, place: int, token: int | None) -> bool:
         """Return whether the token at a place was rightly guessed to be this one, and learn from it."""
         stream = self.stream(index)
         right = stream.tokens.item(place) == token

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from inference.engine.template import Fragment
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ class Vocabulary:
 
     Attributes:
         pieces: Bytes of every token, by id; control tokens have none.
+        first_bytes: (n_vocab,) int16, the first of them, -1 where there are none.
         longest_piece: Length of the longest of them, in bytes.
         bos: Text of the begin-of-sequence token, "" if there is none.
         eos: Text of the end-of-sequence token, "" if there is none.
@@ -27,6 +30,7 @@ class Vocabulary:
         self._model = model
         tokens = range(model.n_vocab)
         self.pieces = [model.piece(token) for token in tokens]
+        self.first_bytes = np.array([piece[0] if piece else -1 for piece in self.pieces], np.int16)
         self.longest_piece = max(1, *map(len, self.pieces))
         self.bos = model.text(model.bos) if model.bos >= 0 else ""
         self.eos = model.text(model.eos) if model.eos >= 0 else ""

@@ -79,6 +79,38 @@ def test_text_of_every_script_comes_back_unchanged(cell: RunningCell) -> None:
     assert "".join(texts) == cell.engine.answer
 
 
+def test_a_response_format_reaches_the_engine_as_a_grammar(cell: RunningCell) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    formats = [
+        {"type": "text"},
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}},
+    ]
+    with cell.client() as client:
+        for value in formats:
+            assert client.post("/v1/chat/completions", json=ask(response_format=value)).status_code == 200
+    grammars = [sampling.grammar for sampling in cell.engine.sampled]
+    assert grammars[0] is None
+    texts = (b'{"a":1}', b'{"city":"Ulm"}')
+    fits = [
+        [(state := grammar.walk(grammar.start, text)) is not None and state.accepting for text in texts]
+        for grammar in grammars[1:]
+        if grammar is not None
+    ]
+    assert fits == [[True, True], [False, True]]
+
+
+def test_only_answers_that_are_sent_whole_are_guessed_unless_the_policy_says_so(
+    start_cell: StartCell,
+) -> None:
+    for limits, expected in ((Limits(), [True, False]), (Limits(guess_in_streams=True), [True, True])):
+        cell = start_cell(limits=limits)
+        with cell.client() as client:
+            for stream in (False, True):
+                assert client.post("/v1/chat/completions", json=ask(stream=stream)).status_code == 200
+        assert [sampling.lookup for sampling in cell.engine.sampled] == expected
+
+
 def test_sampling_fields_reach_the_engine_within_its_bounds(cell: RunningCell) -> None:
     fields = {"max_completion_tokens": 3, "temperature": 0, "top_p": 0.5, "top_k": 40, "min_p": 0.05}
     with cell.client() as client:

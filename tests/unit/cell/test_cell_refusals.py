@@ -22,6 +22,12 @@ CHAT = "/v1/chat/completions"
 CANARY = "kanarie-7f3a"
 
 
+def held_to(schema: object, **fields: object) -> dict[str, Any]:
+    """Return the field that asks for answers that fit a schema."""
+    named = {"name": "reply", "schema": schema} | fields
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
 @pytest.fixture(scope="module")
 def shared_cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCell]:
     """One cell for all requests that must leave no trace in it."""
@@ -241,7 +247,16 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"stream": True, "stream_options": {CANARY: True}}, (400, "unknown_parameter", None)),
         ({"tools": [{"type": "function"}]}, (400, "unsupported_parameter", "tools")),
         ({"tool_choice": "auto"}, (400, "unsupported_parameter", "tool_choice")),
-        ({"response_format": {"type": "json_object"}}, (400, "unsupported_parameter", "response_format")),
+        ({"response_format": "json"}, (400, "invalid_value", "response_format")),
+        ({"response_format": {"type": "grammar"}}, (400, "invalid_value", "response_format")),
+        ({"response_format": {"type": "json_object", CANARY: 1}}, (400, "invalid_value", "response_format")),
+        ({"response_format": {"type": "json_schema"}}, (400, "invalid_value", "response_format")),
+        (held_to(None) | {"strict": True}, (400, "unknown_parameter", None)),
+        (held_to({}, name="a b"), (400, "invalid_value", "response_format")),
+        (held_to({}, strict="yes"), (400, "invalid_value", "response_format")),
+        (held_to({}, **{CANARY: 1}), (400, "invalid_value", "response_format")),
+        (held_to({"pattern": CANARY}), (400, "schema_refused", "response_format")),
+        (held_to({"enum": [CANARY * 2000]}), (400, "schema_refused", "response_format")),
         ({"logprobs": 5}, (400, "invalid_value", "logprobs")),
         ({"top_logprobs": 2}, (400, "logprobs_required", "top_logprobs")),
         ({"logprobs": False, "top_logprobs": 2}, (400, "logprobs_required", "top_logprobs")),
