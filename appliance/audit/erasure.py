@@ -40,7 +40,7 @@ _ANSWER_TOKENS, _LONG_ANSWER_TOKENS = 32, 900
 _EVENTS: Final = 4  # pieces of an answer after which it counts as under way
 _TTL_S: Final = 3
 _SETTLE_S: Final = 3.0  # for an ended session to be erased, and the buffers behind it
-_EXIT_S: Final = 5.0
+_EXIT_S: Final = 15.0  # answers in progress may end first
 _TRIES: Final = 40  # to freeze the cell in the middle of a prompt
 
 

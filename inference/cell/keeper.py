@@ -15,7 +15,10 @@ from inference.cell.exits import Exit
 from inference.cell.policy_file import ClientRevokedError
 
 TICK_S: Final = 0.1
-STOP_WITHIN_S: Final = 2.0  # the launcher kills 3 s after SIGTERM (docs/spec/node-protocols.md section 4)
+DRAIN_S: Final = 10.0  # for answers in progress to end by themselves when the process was asked to stop
+STOP_WITHIN_S: Final = (
+    2.0  # for all that is left; the launcher kills 15 s after SIGTERM (docs/spec/node-protocols.md)
+)
 SETTLE_S: Final = 0.02  # for the request on a connection that was accepted just before the cell closed
 FIRST_REQUEST_S: Final = 5.0  # a cell was started for a request; it waits at least this long for it
 
@@ -34,6 +37,7 @@ class Keeper:
         self._terminate = terminate
         self._stop_accepting = stop_accepting
         self._settled_at = 0.0
+        self._drained_at: float | None = None  # when a drain ends at the latest
 
     async def run(self) -> Exit:
         """Return when the cell has to end, with every session ended or, if it is idle, none open."""
@@ -50,10 +54,21 @@ class Keeper:
             await self._stop(reason)
             return verdict
         now = time.monotonic()
+        if self._terminate.is_set() and self._is_drained(now):
+            await self._stop(End.DRAINED)
+            return Exit.DONE
         for session in self._cell.sessions:
             if session.is_expired(now):
                 self._cell.sessions.start_end(session, End.EXPIRED)
         return Exit.DONE if self._is_over(now) else None
+
+    def _is_drained(self, now: float) -> bool:
+        """Whether every answer in progress has ended, or has had its time. Nothing new is taken from the first call on."""
+        if self._drained_at is None:
+            self._drained_at = now + DRAIN_S
+            self._stop_accepting()
+            self._cell.life.draining = True
+        return not self._cell.life.running or now >= self._drained_at
 
     def _is_over(self, now: float) -> bool:
         """Whether an idle cell has nothing left to do.
@@ -79,7 +94,6 @@ class Keeper:
             (cell.life.engine_failed, End.FAILED, Exit.ENGINE_FAILED),
             (cell.sessions.untrusted, End.DRAINED, Exit.ERASE_FAILED),
             (cell.notary.lost.is_set(), End.DRAINED, Exit.NOTARY_LOST),
-            (self._terminate.is_set(), End.DRAINED, Exit.DONE),
             (not self._is_pinned(), End.DRAINED, Exit.DONE),
         )
         return next(((end, verdict) for holds, end, verdict in causes if holds), None)

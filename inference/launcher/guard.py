@@ -20,7 +20,7 @@ from inference.confinement.properties import EXIT_NO_SEAT, MEANINGS, Property
 from inference.launcher.spawn import Order, Started, end, start
 
 BACKLOG = 128
-KILL_AFTER_S = 3.0
+KILL_AFTER_S = 15.0  # a cell that drains takes 13 s at most
 SHORTEST_PAUSE_S = 0.2  # also after a cell that ended well at once: at most five starts a second
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0

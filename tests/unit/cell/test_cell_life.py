@@ -15,6 +15,7 @@ from test_cell_receipts import wait_for
 from test_cell_sessions import code, open_session, until_text
 
 from appliance.core.bundle import Limits
+from inference.cell import keeper
 
 CHAT = "/v1/chat/completions"
 
@@ -121,6 +122,36 @@ def test_a_cell_that_starts_for_a_revoked_client_admits_nobody(start_cell: Start
     assert cell.await_exit() == 0
 
 
+def test_an_answer_in_progress_is_finished_when_the_cell_drains(cell: RunningCell) -> None:
+    cell.engine.pace_s = 0.1
+    with cell.client() as client, client.stream("POST", CHAT, json=ask(stream=True)) as running:
+        lines = until_text(running)
+        cell.terminate()
+        rest = list(lines)
+    assert "data: [DONE]" in rest
+    assert cell.await_exit(2.5) == 0
+    assert cell.notary.ends() == ["one_shot"]
+
+
+def test_a_cell_that_drains_takes_no_more_requests(cell: RunningCell) -> None:
+    cell.engine.pace_s = 0.1
+    with cell.client() as client, cell.client() as late:
+        assert late.get("/v1/models").status_code == 200
+        with client.stream("POST", CHAT, json=ask(stream=True)) as running:
+            lines = until_text(running)
+            cell.terminate()
+            time.sleep(0.15)
+            assert code(late.post(CHAT, json=ask())) == "draining"
+            assert "data: [DONE]" in list(lines)
+    assert cell.notary.ends() == ["one_shot"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "DRAIN_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_draining_ends_sessions_in_order_and_exits_with_zero(cell: RunningCell) -> None:
     cell.engine.pace_s, cell.engine.answer = 0.02, None
     with cell.client() as client:
@@ -138,6 +169,7 @@ def test_draining_ends_sessions_in_order_and_exits_with_zero(cell: RunningCell) 
     assert cell.engine.closed
 
 
+@pytest.mark.usefixtures("impatient")
 def test_draining_does_not_wait_for_a_client_that_does_not_read(cell: RunningCell) -> None:
     cell.engine.answer = "x" * 4_000_000
     with cell.client() as client:

@@ -19,6 +19,7 @@ import pytest
 from appliance.core.node import NodePaths
 from inference.confinement import landlock
 from inference.launcher import after_exit
+from inference.launcher import guard as guards
 from inference.launcher.after_exit import AfterExit
 from inference.launcher.launcher import Isolation, Launcher
 from inference.lines import Request
@@ -126,14 +127,18 @@ def test_an_ended_cell_is_replaced_by_a_fresh_one(paths: NodePaths) -> None:
     asyncio.run(scenario())
 
 
-def test_a_cell_that_ignores_sigterm_is_killed_after_three_seconds(paths: NodePaths) -> None:
+def test_a_cell_that_ignores_sigterm_is_killed_when_its_time_is_over(
+    paths: NodePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "KILL_AFTER_S", 1.0)
+
     async def scenario() -> None:
         async with launching(paths, "ignore_end") as (launcher, _):
             pid = int(await ask(paths))
             began = asyncio.get_running_loop().time()
             launcher.set_clients([])
             await until(lambda: not alive(pid))
-            assert 2.5 < asyncio.get_running_loop().time() - began < 6
+            assert 0.8 < asyncio.get_running_loop().time() - began < 4
             assert not (paths.clients / "a" / "http.sock").exists()
 
     asyncio.run(scenario())
