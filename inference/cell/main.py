@@ -16,12 +16,12 @@ What is heavy is imported in the functions that need it: a process without a sea
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from inference.cell.notary import Notary
     from inference.cell.policy_file import PolicyFile
 
-__all__ = ["CellInputs", "Exit", "run_cell", "serve", "serve_busy"]
+OnReady = Callable[[Callable[[], None]], None]
+
+__all__ = ["CellInputs", "Exit", "run_cell", "serve", "serve_busy", "settle"]
 
 _APOLOGY_S: Final = 2.0  # how long a cell without a model, or of a revoked client, answers before it exits
 _FLUSH_S: Final = 10  # for a slow reader to take the rest of its last answer
@@ -81,19 +83,25 @@ async def _serve(inputs: CellInputs) -> int:
     loop.set_exception_handler(lambda _loop, _context: None)
     from inference.engine.engine import Engine
 
-    # Until the model is loaded SIGTERM means what the stub made of it: end at once, there is no session to end.
-    return await run_cell(inputs, Engine.load, partial(loop.add_signal_handler, signal.SIGTERM))
+    return await run_cell(inputs, Engine.load, settle)
 
 
-async def run_cell(
-    inputs: CellInputs, load: EngineLoader, on_terminate: Callable[[Callable[[], None]], None]
-) -> int:
+def settle(drain: Callable[[], None]) -> None:
+    """Make this process one that serves: SIGTERM drains it, and what it has loaded stays."""
+    # Until now SIGTERM meant what the stub made of it: end at once, there was no session to end.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, drain)
+    # 75,000 objects stay for good; to look at all of them took 30 ms in which no token was sent.
+    gc.collect()
+    gc.freeze()
+
+
+async def run_cell(inputs: CellInputs, load: EngineLoader, on_ready: OnReady) -> int:
     """Run one cell on the current event loop.
 
     Args:
         inputs: As `serve`.
         load: How the engine comes to be.
-        on_terminate: Called once the model is loaded, with a function that drains the cell.
+        on_ready: Called once everything is loaded, with a function that drains the cell.
     """
     from inference.cell.model import load_pinned
     from inference.cell.policy_file import ClientRevokedError, PolicyFile
@@ -113,25 +121,25 @@ async def run_cell(
     if verdict is not Exit.DONE:
         await _apologise(inputs, "model_unavailable")
         return verdict
-    terminate = asyncio.Event()
-    on_terminate(terminate.set)
     try:
-        return await _run(inputs, policy, engine, terminate)
+        return await _run(inputs, policy, engine, on_ready)
     finally:
         await engine.aclose()
 
 
-async def _run(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, terminate: asyncio.Event) -> int:
+async def _run(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, on_ready: OnReady) -> int:
     from inference.cell.api import build_api
     from inference.cell.gate import Gate
     from inference.cell.keeper import Keeper
     from inference.cell.notary import Notary
     from inference.cell.server import Server
 
+    terminate = asyncio.Event()
     notary = await Notary.over(inputs.notary)
     try:
         cell = _assemble(inputs, policy, engine, notary)
         server = Server(Gate(cell, build_api(cell)))
+        on_ready(terminate.set)
         serving = asyncio.create_task(server.serve_on(inputs.listener))
         verdict = await Keeper(cell, terminate, server.stop_accepting).run()
         server.finish(within_s=_STOP_FLUSH_S if cell.life.draining else _FLUSH_S)

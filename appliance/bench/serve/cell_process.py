@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
 import socket
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from appliance.core.receipt import Confinement
-from inference.cell.main import CellInputs, run_cell
+from inference.cell.main import CellInputs, run_cell, settle
 
 if TYPE_CHECKING:
     from inference.cell.engine_protocol import EngineLoader
@@ -48,12 +46,7 @@ def main(argv: list[str]) -> int:
         confinement=_UNCONFINED,
         cores=spec["cores"],
     )
-    return asyncio.run(_serve(inputs, _loader(spec["delay_ms"])))
-
-
-async def _serve(inputs: CellInputs, load: EngineLoader) -> int:
-    loop = asyncio.get_running_loop()
-    return await run_cell(inputs, load, partial(loop.add_signal_handler, signal.SIGTERM))
+    return asyncio.run(run_cell(inputs, _loader(spec["delay_ms"]), settle))
 
 
 def _loader(delay_ms: float) -> EngineLoader:
