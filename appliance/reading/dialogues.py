@@ -149,7 +149,7 @@ def _questions(draw: Draw, passages: Sequence[Passage], missing: Sequence[Fact],
     random.shuffle(stated)
     asked = [ask_for(draw, fact, number) for fact, number in stated[: random.randint(1, most)]]
     extra: list[tuple[float, Callable[[], Question]]] = [
-        *((0.42, partial(ask_in_vain, draw, fact)) for fact in missing),
+        *((0.36, partial(ask_in_vain, draw, fact)) for fact in missing),
         (0.12, lambda: small_talk(draw)),
         (0.12, lambda: quote(draw, random.choice(passages))),
     ]

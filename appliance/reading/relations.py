@@ -18,10 +18,14 @@ from appliance.reading.values import Draw, Split, split_of
 # `{a}` is an attribute such as `serial number`; any noun will do, so these teach to read words rather than wordings.
 _ANSWER: Final = "the {a} of {e} is {v}"
 _SAY: Final = """the {a} of {e} is {v}|{e} has the {a} {v}|for {e} the {a} is {v}|{v} is the {a} of {e}|as {a} of {e} they
-chose {v}|the {a} for {e} is {v}|{e}: {a} {v}|the list gives {v} as the {a} of {e}|they say that the {a} of {e} is {v}"""
+chose {v}|the {a} for {e} is {v}|{e}: {a} {v}|the list gives {v} as the {a} of {e}|they say that the {a} of {e} is {v}|as for {e}, the {a} is {v}|the {a} given for
+{e} is {v}|{e} comes with the {a} {v}|under {a} of {e} we find {v}|{v} was given as {a} of {e}|the file of {e} names {v} as
+{a}"""
 _SAY_EXAM: Final = "with {e} the {a} is {v}|the current {a} of {e} is {v}|the {a} that belongs to {e} is {v}"
 _ASK: Final = """what is the {a} of {e}|which {a} does {e} have|tell me the {a} of {e}|give me the {a} for {e}|what {a} does
-{e} have|what is the {a} for {e}|I need the {a} of {e}|please name the {a} of {e}"""
+{e} have|what is the {a} for {e}|I need the {a} of {e}|please name the {a} of {e}|what does {e} have as {a}|what about the {a}
+of {e}|and the {a} of {e}|what is given as {a} of {e}|what {a} is there for {e}|what was chosen as {a} of {e}|for {e}, what
+is the {a}|which {a} is that of {e}"""
 _ASK_EXAM: Final = """what is the current {a} of {e}|do you know the {a} of {e}|can you tell me the {a} of {e}|can you find
 the {a} of {e}"""
 _ASK_WHO: Final = "who is the {a} of {e}|who is the {a} for {e}"

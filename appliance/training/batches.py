@@ -68,7 +68,7 @@ STAGES = (
 )
 # Takes the last stage's place one time in `_LONG_EVERY`.
 LONG = Stage(1.01, Scale(passages=8, facts=5, fillers=5, questions=8, absent=4), 2048, gaps=0.2)
-_LONG_EVERY = 8  # pools
+_LONG_EVERY = 12  # pools
 
 
 class Batches:
