@@ -47,8 +47,10 @@ class CellEngine(Protocol):
     def text_of(self, tokens: Sequence[int]) -> str:
         """Return what tokens say."""
 
-    def generate(self, stream: int, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
-        """Decode. Raises ContextOverflow, StreamBusy, EngineFailed."""
+    def generate(
+        self, stream: int, prompt: list[int], sampling: Sampling, *, like: int | None = None
+    ) -> AsyncIterator[Piece]:
+        """Decode; `like` is a stream that was given the same prompt before. Raises ContextOverflow, StreamBusy, EngineFailed."""
 
     async def close_stream(self, stream: int) -> Erased:
         """Overwrite what the stream held and give it back."""

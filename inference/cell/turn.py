@@ -153,7 +153,12 @@ class Turn:
 
     async def _choose(self, index: int, emit: Emit) -> str:
         session = self.session
-        pieces = self._cell.engine.generate(session.streams[index], self._prompt, self._samplings[index])
+        pieces = self._cell.engine.generate(
+            session.streams[index],
+            self._prompt,
+            self._samplings[index],
+            like=session.streams[0] if index else None,
+        )
         try:
             async for piece in pieces:
                 session.completion_tokens += piece.tokens

@@ -212,7 +212,13 @@ class Engine:
         return self._vocabulary.text_of(tokens)
 
     def generate(
-        self, stream: int, prompt: list[int], sampling: Sampling, *, deadline_s: float | None = None
+        self,
+        stream: int,
+        prompt: list[int],
+        sampling: Sampling,
+        *,
+        like: int | None = None,
+        deadline_s: float | None = None,
     ) -> AsyncIterator[Piece]:
         """Answer a prompt on a stream.
 
@@ -223,6 +229,8 @@ class Engine:
             stream: An open one.
             prompt: The whole conversation in tokens.
             sampling: How to choose tokens, and how many at most.
+            like: Another stream of the same session, whose answer to the same prompt was begun before; the prompt is then
+                read once for both.
             deadline_s: Seconds from the first piece asked for in which the answer must be complete; None for no bound.
 
         Raises:
@@ -240,7 +248,7 @@ class Engine:
         verify_fits(len(prompt), sampling.max_tokens, self.context_tokens)
         if stream in self._requests:
             raise StreamBusy("the stream has an answer in progress")
-        return self._answer(stream, prompt, sampling, deadline_s)
+        return self._answer(stream, prompt, sampling, like, deadline_s)
 
     async def close_stream(self, stream: int) -> Erased:
         """End what runs on a stream, overwrite everything it left, and give it back.
@@ -318,7 +326,12 @@ class Engine:
         )
 
     async def _answer(
-        self, stream: int, prompt: list[int], sampling: Sampling, deadline_s: float | None
+        self,
+        stream: int,
+        prompt: list[int],
+        sampling: Sampling,
+        like: int | None,
+        deadline_s: float | None,
     ) -> AsyncIterator[Piece]:
         self._admission.verify_open()
         if stream in self._requests:
@@ -329,7 +342,7 @@ class Engine:
         if deadline_s is not None:
             timer = self._loop.call_later(deadline_s, self._expire, stream, request)
         try:
-            await self._worker.start(stream, prompt, sampling, request)
+            await self._worker.start(stream, prompt, sampling, request, like)
             while True:
                 await request.ready.wait()
                 if request.failure is not None:

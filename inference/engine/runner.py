@@ -20,7 +20,7 @@ from inference.engine.pace import UNMEASURED
 from inference.engine.sampler import Logits, Sampler
 from inference.engine.sampling import Sampling
 from inference.engine.scheduler import Chunk, Scheduler, Step
-from inference.engine.state_blob import Layout
+from inference.engine.state_blob import Layout, State, parse_state, render_copy
 from inference.engine.text import AnswerText
 from inference.engine.vocabulary import Vocabulary
 
@@ -146,14 +146,22 @@ class Runner:
             self.tidy()  # it needs a free stream, and this is the last
         return self._scheduler.open()
 
-    def start(self, stream: int, prompt: Sequence[int], sampling: Sampling) -> None:
+    def start(self, stream: int, prompt: Sequence[int], sampling: Sampling, like: int | None = None) -> None:
         """Begin an answer; only what the stream's KV cache does not hold of the prompt will be prefilled.
+
+        Args:
+            stream: An open one.
+            prompt: The whole conversation.
+            sampling: How to choose tokens.
+            like: Another stream of the same session that was given the same prompt; it is read once for both.
 
         Raises:
             StreamBusy, RefusedError, ContextOverflow: See `Scheduler.begin`.
         """
-        kept = self._scheduler.begin(stream, prompt, sampling.max_tokens, lookup=sampling.lookup)
+        kept = self._scheduler.begin(stream, prompt, sampling.max_tokens, lookup=sampling.lookup, like=like)
         self._context.truncate(stream, kept)
+        if like is not None and (shared := self._scheduler.shared(stream, like)):
+            self._copy(parse_state(self._context.read_state(like)), stream, shared)
         strips = self._vocabulary.strips_space(prompt)
         text = AnswerText((*sampling.stop, *self._stops), strip_space=strips)
         sampler = Sampler(sampling, self._context.n_vocab)
@@ -285,7 +293,28 @@ class Runner:
         self._run(tokens, range(chunk.start, chunk.stop), [chunk.stream] * count, outputs)
         self._scheduler.advance(chunk.stream, chunk.stop)
         self.prefilled += count
-        return self._next(chunk.stream, count - 1)[1] if chunk.last else []
+        return self._begin_answers(chunk.stream, count - 1) if chunk.last else []
+
+    def _begin_answers(self, stream: int, row: int) -> list[tuple[int, Piece]]:
+        """Choose the first token of a stream, and of those that had the same prompt read, from the same logits."""
+        followers = self._scheduler.followers(stream)
+        if not followers:
+            return self._next(stream, row)[1]
+        logits = self._context.logits(row)
+        kept = logits.copy()  # what chooses a token may change the row
+        state = parse_state(self._context.read_state(stream))
+        _, pieces = self._next(stream, row)
+        for follower in followers:
+            self._copy(state, follower, state.cells)
+            logits[:] = kept
+            pieces += self._next(follower, row)[1]
+        kept.fill(0)
+        return pieces
+
+    def _copy(self, state: State, stream: int, cells: int) -> None:
+        self._scheduler.announce(stream, cells)
+        self._context.write_state(stream, render_copy(state, stream, cells))
+        self._scheduler.adopt(stream, cells)
 
     def _run(
         self, tokens: Sequence[int], positions: Sequence[int], streams: Sequence[int], outputs: Sequence[int]

@@ -48,6 +48,7 @@ class Stream:
         arrival: Number of that answer, counted over all streams.
         waited: Chunks that other prompts got while this one had some left to prefill.
         lookup: Whether the next tokens may be guessed (`lookup`).
+        follows: The stream that reads the same prompt, whose cells are copied when it has; None if this one reads it.
         rate: Share of guesses that were right lately.
     """
 
@@ -60,6 +61,7 @@ class Stream:
     arrival: int = 0
     waited: int = 0
     lookup: bool = False
+    follows: int | None = None
     rate: float = FIRST_RATE
 
     @property
@@ -183,7 +185,15 @@ class Scheduler:
             raise StreamBusy("the stream is not open")
         return stream
 
-    def begin(self, index: int, prompt: Sequence[int], max_tokens: int, *, lookup: bool = False) -> int:
+    def begin(
+        self,
+        index: int,
+        prompt: Sequence[int],
+        max_tokens: int,
+        *,
+        lookup: bool = False,
+        like: int | None = None,
+    ) -> int:
         """Start an answer; return how many tokens of the prompt the stream's KV cache already holds.
 
         The caller cuts the KV cache to that length. At least one token is always left to prefill, since the first new
@@ -194,6 +204,7 @@ class Scheduler:
             prompt: The whole conversation.
             max_tokens: Length of the answer.
             lookup: Whether its tokens may be guessed.
+            like: A stream of the same session; if it is reading the same prompt, this one waits for a copy of it.
 
         Raises:
             StreamBusy: If the stream is not open or has an answer in progress.
@@ -215,7 +226,41 @@ class Scheduler:
         stream.prompt, stream.limit = len(prompt), len(prompt) + max_tokens
         stream.arrival, stream.waited, stream.lookup = self._answers, 0, lookup
         self._answers += 1
+        stream.follows = like if kept == 0 and self._reads(like, stream) else None
         return kept
+
+    def _reads(self, index: int | None, stream: Stream) -> bool:
+        """Whether a stream is reading the same prompt as another, and on its own."""
+        leader = None if index is None else self.stream(index)
+        if leader is None or leader is stream or leader.follows is not None or not leader.prefilling:
+            return False
+        prompt = leader.tokens[: leader.prompt]
+        return bool(np.array_equal(prompt, stream.tokens[: stream.prompt]))
+
+    def followers(self, index: int) -> tuple[int, ...]:
+        """Return the streams that wait for a copy of this one's prompt, ascending."""
+        return tuple(
+            other
+            for other, stream in enumerate(self._streams)
+            if stream is not None and stream.prompt and stream.follows == index
+        )
+
+    def shared(self, index: int, like: int) -> int:
+        """Return how many tokens of a prompt that nothing was read of yet another stream's cells hold; 0 if it follows it.
+
+        As in `begin`, at least one token is left to prefill.
+        """
+        stream, leader = self.stream(index), self.stream(like)
+        if stream.cached or stream.follows is not None:
+            return 0
+        return _common_prefix(leader.tokens[: leader.cached], stream.tokens[: stream.prompt - 1])
+
+    def adopt(self, index: int, cells: int) -> None:
+        """Record that a stream's cells hold so many tokens of its prompt, as a copy."""
+        stream = self.stream(index)
+        if not 0 < cells <= min(stream.prompt, stream.high_water):
+            raise EngineFailed("the schedule and the KV cache disagree")
+        stream.cached, stream.follows = cells, None
 
     def plan(self, speed: Speed = UNMEASURED) -> Step:
         """Return the next step. Pure: the same again until something is reported.
@@ -228,7 +273,8 @@ class Scheduler:
             if stream is None or not stream.prompt:
                 continue
             if stream.prefilling:
-                waiting.append(index)
+                if stream.follows is None:
+                    waiting.append(index)
             elif stream.decoding:
                 decode.append(index)
         rows = filled(decode, self._short(decode), self.free) if has_gaps(decode) else decode
@@ -290,8 +336,11 @@ class Scheduler:
 
     def end(self, index: int) -> None:
         """End the answer in progress, if any. What the KV cache holds stays for the session's next turn."""
+        for follower in self.followers(index):
+            self.stream(follower).follows = None  # nobody reads for it any more
         stream = self.stream(index)
         stream.prompt = stream.limit = 0
+        stream.follows = None
 
     def close(self, index: int) -> None:
         """Overwrite the stream's tokens and free it."""

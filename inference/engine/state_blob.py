@@ -1,4 +1,4 @@
-"""The bytes of one sequence's state in llama.cpp: a strict parser, and a builder for an all-zero state.
+"""The bytes of one sequence's state in llama.cpp: a strict parser, and builders for a state of zeros and for a copy.
 
 llama_state_seq_get_data and _set_data speak this format; it is llama.cpp's own, not a stable one, so everything here
 refuses what it does not know, and the engine proves at load that this build still speaks it (`erase.prove`).
@@ -137,6 +137,28 @@ def render_zero_state(layout: Layout, stream: int, cells: int) -> mmap.mmap:
     """
     if not (0 <= stream < layout.streams and 0 < cells <= _MAX_CELLS):
         raise StateFormatError("no such state")
+    return _render(layout, stream, cells)
+
+
+def render_copy(state: State, stream: int, cells: int) -> mmap.mmap:
+    """Return a state for another stream with the first `cells` cells of this one.
+
+    Raises:
+        StateFormatError: If stream or cells are out of range, cells carry more than a position, or values do not lie by
+            cell and some are left out.
+    """
+    layout = state.layout
+    if not (0 <= stream < layout.streams and 0 < cells <= state.cells) or layout.extended:
+        raise StateFormatError("no such state")
+    if layout.transposed and cells < state.cells:
+        raise StateFormatError("transposed values cannot be cut")
+    data = _render(layout, stream, cells)
+    for (place, length), payload in zip(layout.payload(stream, cells), state.tensors(), strict=True):
+        np.frombuffer(data, np.uint8, length, place)[:] = payload[:length]
+    return data
+
+
+def _render(layout: Layout, stream: int, cells: int) -> mmap.mmap:
     data = fresh_memory(layout.size(cells))
     counts = [cells if index == stream else 0 for index in range(layout.streams)]
     data.write(struct.pack("<IiI", MAGIC, stream, layout.streams))

@@ -67,11 +67,13 @@ class Worker(Generic[Owner]):
         """Run `Runner.open`."""
         return await self._call(self._healthy(self._runner.open))
 
-    async def start(self, stream: int, prompt: list[int], sampling: Sampling, owner: Owner) -> None:
+    async def start(
+        self, stream: int, prompt: list[int], sampling: Sampling, owner: Owner, like: int | None = None
+    ) -> None:
         """Run `Runner.start`; what comes of it is delivered to `owner`."""
 
         def start() -> None:
-            self._runner.start(stream, prompt, sampling)
+            self._runner.start(stream, prompt, sampling, like)
             self._owners[stream] = owner
 
         await self._call(self._healthy(start))

@@ -106,7 +106,10 @@ class SimulatedEngine:
     def text_of(self, tokens: list[int]) -> str:
         return " ".join("x" * token for token in tokens)
 
-    async def generate(self, stream: int, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(
+        self, stream: int, prompt: list[int], sampling: Sampling, *, like: int | None = None
+    ) -> AsyncIterator[Piece]:
+        assert like is None or like in self.held
         if stream in self.busy or stream not in self.held:
             raise StreamBusy("busy", field="stream")
         if len(prompt) + sampling.max_tokens > self.context_tokens:

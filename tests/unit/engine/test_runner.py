@@ -255,3 +255,56 @@ def test_a_guess_that_was_wrong_is_erased_too(bench: Bench) -> None:
     ):  # until cells of a wrong guess stand behind
         bench.runner.step()
     assert bench.runner.close(stream).bytes == held.high_water * bench.layout.cell_bytes
+
+
+def test_choices_of_one_prompt_read_it_once_and_answer_as_they_would_alone(bench: Bench) -> None:
+    prompt = bench.prompt("where is the bridge over the river " * 12)
+    samplings = [
+        Sampling(max_tokens=12, temperature=0.9, seed=seed, presence_penalty=0.5) for seed in (1, 2, 3)
+    ]
+    alone = []
+    for sampling in samplings:
+        stream = bench.runner.open()
+        alone.append(bench.answer(stream, prompt, sampling))
+        bench.runner.close(stream)
+    before = bench.runner.prefilled
+    streams = [bench.runner.open() for _ in samplings]
+    for stream, sampling in zip(streams, samplings, strict=True):
+        bench.runner.start(stream, prompt, sampling, like=streams[0] if stream != streams[0] else None)
+    pieces = bench.drain()
+    assert [text_of(pieces[stream]) for stream in streams] == alone
+    assert bench.runner.prefilled - before == len(prompt)
+    assert all(bench.runner.close(stream).bytes > len(prompt) * bench.layout.cell_bytes for stream in streams)
+
+
+def test_a_choice_that_begins_late_copies_what_is_there(bench: Bench) -> None:
+    prompt = bench.prompt("tell me about the ocean " * 12)
+    first, late = bench.runner.open(), bench.runner.open()
+    bench.runner.start(first, prompt, GREEDY)
+    while bench.scheduler.stream(first).prefilling:
+        bench.runner.step()
+    before = bench.runner.prefilled
+    bench.runner.start(late, prompt, GREEDY, like=first)
+    pieces = bench.drain()
+    assert bench.runner.prefilled - before == 1
+    assert text_of(pieces[late])[:20]
+
+
+def test_a_choice_whose_leader_goes_away_reads_the_prompt_itself(bench: Bench) -> None:
+    prompt = bench.prompt("river " * 200)
+    alone = bench.runner.open()
+    expected = bench.answer(alone, prompt, GREEDY)
+    leader, follower = bench.runner.open(), bench.runner.open()
+    bench.runner.start(leader, prompt, GREEDY)
+    bench.runner.start(follower, prompt, GREEDY, like=leader)
+    bench.runner.step()
+    bench.runner.close(leader)
+    assert text_of(bench.drain()[follower]) == expected
+
+
+def test_another_prompt_is_not_taken_for_the_same(bench: Bench) -> None:
+    one, other = bench.runner.open(), bench.runner.open()
+    bench.runner.start(one, bench.prompt("gold fire snow"), GREEDY)
+    bench.runner.start(other, bench.prompt("gold fire rain"), GREEDY, like=one)
+    pieces = bench.drain()
+    assert text_of(pieces[one]) != text_of(pieces[other])
