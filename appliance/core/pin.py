@@ -54,6 +54,20 @@ class Runtime(Closed):
     llama_cpp_python: Version
 
 
+class ToolCalls(Closed):
+    """How a model whose template takes `tools` writes a call: `begin`, a JSON object with `name` and arguments, `end`.
+
+    Attributes:
+        begin: Text before the object; "" if the object begins the answer.
+        end: Text behind it.
+        arguments: The object's name for the arguments.
+    """
+
+    begin: Annotated[str, StringConstraints(max_length=64)]
+    end: Annotated[str, StringConstraints(max_length=64)]
+    arguments: Literal["arguments", "parameters"] = "arguments"
+
+
 class Manifest(Closed):
     """Everything that makes a model exactly this model.
 
@@ -64,6 +78,7 @@ class Manifest(Closed):
         files: Weights first (one GGUF file in this version of the schema), then any others.
         chat_template: Jinja source; the template inside the GGUF is never used.
         stop: Texts that end a turn, for example the end-of-turn token's text.
+        tool_calls: How calls of tools are written, None if the model cannot.
         launch: Context, streams, batch.
         runtime: Pinned engine.
         licence: SPDX expression.
@@ -78,6 +93,7 @@ class Manifest(Closed):
     stop: Annotated[
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...], Field(max_length=8)
     ]
+    tool_calls: ToolCalls | None = None
     launch: Launch
     runtime: Runtime
     licence: Annotated[str, StringConstraints(max_length=128)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -30,6 +31,7 @@ from inference.cell.completion import (
 from inference.cell.errors import Refusal
 from inference.cell.generation import Bounds, Generation
 from inference.cell.sessions import Session
+from inference.cell.tools import CallReader, Tools
 from inference.cell.turn import Turn
 from inference.cell.work import Work
 
@@ -49,12 +51,25 @@ async def read_content(cell: Cell, request: Request) -> tuple[dict[str, Any], Bo
     work.has_content = True
     policy = cell.policy.current
     body = await read_object(request, max_bytes=policy.limits.body_bytes)
-    bounds = Bounds(policy.limits, cell.model.name, cell.engine.vocabulary_size, cell.engine.streams)
+    bounds = Bounds(
+        policy.limits,
+        cell.model.name,
+        cell.engine.vocabulary_size,
+        cell.engine.streams,
+        cell.model.tool_calls,
+    )
     return body, bounds
 
 
 async def answer_prompt(
-    cell: Cell, request: Request, generation: Generation, prompt: list[int], form: Form, *, prompt_field: str
+    cell: Cell,
+    request: Request,
+    generation: Generation,
+    prompt: list[int],
+    form: Form,
+    *,
+    prompt_field: str,
+    tools: Tools | None = None,
 ) -> Response:
     """Answer a prompt that was understood and tokenised: what was refused until here opened no session.
 
@@ -65,6 +80,7 @@ async def answer_prompt(
         prompt: In tokens.
         form: How to spell the answer.
         prompt_field: Name of the field that the prompt came in.
+        tools: That may be called.
 
     Raises:
         Refusal: As its parts say.
@@ -77,8 +93,9 @@ async def answer_prompt(
     heading = Heading(form.id_prefix + random_id(), int(time.time()), cell.model)
     if generation.stream:
         chunks = Chunks(form, heading, choices=generation.choices, include_usage=generation.include_usage)
-        return EventStream(turn, chunks, include_usage=generation.include_usage)
-    return await _answer_whole(turn, form, heading, generation)
+        readers = None if tools is None else [tools.reader() for _ in range(generation.choices)]
+        return EventStream(turn, chunks, include_usage=generation.include_usage, readers=readers)
+    return await _answer_whole(turn, form, heading, generation, tools)
 
 
 async def _session(cell: Cell, request: Request, work: Work, *, choices: int) -> Session:
@@ -91,7 +108,9 @@ async def _session(cell: Cell, request: Request, work: Work, *, choices: int) ->
     return await cell.sessions.open(work, kept=False, streams=choices)
 
 
-async def _answer_whole(turn: Turn, form: Form, heading: Heading, generation: Generation) -> Response:
+async def _answer_whole(
+    turn: Turn, form: Form, heading: Heading, generation: Generation, tools: Tools | None
+) -> Response:
     asked = generation.sampling.logprobs is not None
     choices = [Choice([], [] if asked else None) for _ in range(generation.choices)]
 
@@ -103,6 +122,11 @@ async def _answer_whole(turn: Turn, form: Form, heading: Heading, generation: Ge
 
     for choice, finish in zip(choices, await turn.decode(emit), strict=True):
         choice.finish = finish
+        if tools is not None and finish == "stop":
+            reader = tools.reader()
+            reader.feed(choice.text)
+            choice.calls = reader.finish()[1]
+            choice.finish = "tool_calls" if choice.calls else finish
     signed = await turn.conclude()
     body = render_whole(form, heading, choices, turn.usage, signed)
     headers = {"x-receipt-id": turn.session.receipt, "cache-control": "no-store"}
@@ -115,8 +139,11 @@ class EventStream(Response):
     The header goes out with the first piece: until then a refusal can still be a status code.
     """
 
-    def __init__(self, turn: Turn, chunks: Chunks, *, include_usage: bool) -> None:
+    def __init__(
+        self, turn: Turn, chunks: Chunks, *, include_usage: bool, readers: Sequence[CallReader] | None
+    ) -> None:
         super().__init__()
+        self._readers = readers  # of calls of tools, one for each choice
         self._turn = turn
         self._chunks = chunks
         self._include_usage = include_usage
@@ -131,7 +158,7 @@ class EventStream(Response):
             await self._break_off(send, refusal)
             return
         await self._start(send)
-        last = self._chunks.ending(finishes)
+        last = self._rest(finishes) + self._chunks.ending(finishes)
         if self._include_usage:
             last += self._chunks.usage(self._turn.usage)
         await _send_body(send, last, more=True)
@@ -141,10 +168,25 @@ class EventStream(Response):
             return
         await _send_body(send, (render_receipt_comment(signed) if signed else b"") + DONE, more=False)
 
+    def _rest(self, finishes: list[str]) -> bytes:
+        """Return the chunks of what was held back, and say in `finishes` which choices are calls."""
+        data = b""
+        for index, reader in enumerate(self._readers or ()):
+            text, calls = reader.finish()
+            if text:
+                data += self._chunks.piece(index, text, ())
+            if calls and finishes[index] == "stop":
+                data += self._chunks.calls(index, calls)
+                finishes[index] = "tool_calls"
+        return data
+
     async def _send_piece(self, send: Send, index: int, piece: Piece) -> None:
+        text = piece.text if self._readers is None else self._readers[index].feed(piece.text)
+        if not text and not piece.logprobs:
+            return
         async with self._sending:
             await self._start(send)
-            await _send_body(send, self._chunks.piece(index, piece.text, piece.logprobs), more=True)
+            await _send_body(send, self._chunks.piece(index, text, piece.logprobs), more=True)
 
     async def _start(self, send: Send) -> None:
         if self._started:

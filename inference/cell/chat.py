@@ -22,5 +22,7 @@ async def answer_chat(cell: Cell, request: Request) -> Response:
     """
     body, bounds = await read_content(cell, request)
     chat = parse_chat(body, bounds)
-    prompt = await chat_tokens(cell.engine, chat.messages)
-    return await answer_prompt(cell, request, chat.generation, prompt, ChatForm(), prompt_field="messages")
+    prompt = await chat_tokens(cell.engine, chat.messages, chat.tools.offered if chat.tools else ())
+    return await answer_prompt(
+        cell, request, chat.generation, prompt, ChatForm(), prompt_field="messages", tools=chat.tools
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inference.cell.completion import Choice, Form
+from inference.cell.completion import Choice, Form, encode
+from inference.cell.tools import Call
 
 if TYPE_CHECKING:
     from inference.engine.logprobs import Candidate, TokenLogprob
@@ -21,9 +22,12 @@ class ChatForm(Form):
 
     def choice(self, index: int, choice: Choice) -> dict[str, Any]:
         """The choice with its message."""
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        if choice.calls:
+            message |= {"content": None, "tool_calls": [call.fields() for call in choice.calls]}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "message": message,
             "logprobs": None if choice.logprobs is None else self.logprobs(choice.logprobs),
             "finish_reason": choice.finish,
         }
@@ -46,6 +50,11 @@ class ChatForm(Form):
             for entry in logprobs
         ]
         return {"content": content, "refusal": None}
+
+    def calls(self, index: int, calls: Sequence[Call]) -> bytes:
+        """All of them in one delta."""
+        delta = {"tool_calls": [{"index": place, **call.fields()} for place, call in enumerate(calls)]}
+        return encode({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
 
     def ending(self, index: int, reason: str) -> bytes:
         """No delta, the reason."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from appliance.core.pin import Manifest
+from appliance.core.pin import Manifest, ToolCalls
 from appliance.core.receipt import SignedReceipt
 from inference.cell.errors import render_error
+from inference.cell.tools import Call
 
 if TYPE_CHECKING:
     from inference.engine.logprobs import TokenLogprob
@@ -24,15 +25,22 @@ DONE: Final = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class ModelName:
-    """How answers name the model: by its manifest's name, and exactly by its pin."""
+    """How answers name the model: by its manifest's name, and exactly by its pin.
+
+    Attributes:
+        name: Of the manifest.
+        pin: Its id.
+        tool_calls: How the model writes calls of tools, None if it cannot.
+    """
 
     name: str
     pin: str
+    tool_calls: ToolCalls | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> ModelName:
         """Name a pinned model."""
-        return cls(manifest.name, manifest.pin_id)
+        return cls(manifest.name, manifest.pin_id, manifest.tool_calls)
 
     def entry(self) -> dict[str, Any]:
         """Return the model object of the OpenAI API, with the pin beside it."""
@@ -94,11 +102,13 @@ class Choice:
         texts: Its pieces.
         logprobs: Of its tokens; None if nobody asked.
         finish: Why it ended.
+        calls: Of tools; there is no text then.
     """
 
     texts: list[str]
     logprobs: list[TokenLogprob] | None
     finish: str = ""
+    calls: list[Call] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -136,6 +146,10 @@ class Form(ABC):
     @abstractmethod
     def logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
         """Return the `logprobs` object of a choice."""
+
+    def calls(self, index: int, calls: Sequence[Call]) -> bytes:
+        """Return the choice in a chunk with calls of tools."""
+        raise NotImplementedError
 
     @abstractmethod
     def ending(self, index: int, reason: str) -> bytes:
@@ -191,6 +205,10 @@ class Chunks:
                 self._tail,
             )
         )
+
+    def calls(self, index: int, calls: Sequence[Call]) -> bytes:
+        """The calls of a choice."""
+        return self._head + self._form.calls(index, calls) + self._tail
 
     def ending(self, reasons: Sequence[str]) -> bytes:
         """The last chunk of every choice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.core.pin import Manifest
 from inference.engine.sampling import Sampling
@@ -38,7 +38,9 @@ class CellEngine(Protocol):
     async def open_streams(self, count: int, wait_s: float) -> tuple[int, ...]:
         """Claim so many streams or none, waiting in line. Raises NoFreeStream, QueueFull, Draining."""
 
-    def prompt_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Render and tokenise. Raises RefusedError for messages that the template does not take."""
 
     def text_tokens(self, text: str, *, add_special: bool) -> list[int]:

@@ -48,7 +48,16 @@ _GENERATION: Final = LABELS | {
     "top_p",
 }
 CHAT: Final = Schema(
-    known=_GENERATION | {"max_completion_tokens", "messages", "response_format", "top_logprobs"},
+    known=_GENERATION
+    | {
+        "max_completion_tokens",
+        "messages",
+        "parallel_tool_calls",
+        "response_format",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+    },
     unsupported={
         "audio": (),
         "function_call": (),
@@ -56,15 +65,12 @@ CHAT: Final = Schema(
         "metadata": ({},),
         "modalities": (["text"],),
         "moderation": (),
-        "parallel_tool_calls": (),
         "prediction": (),
         "prompt_cache_options": (),
         "prompt_cache_retention": (),
         "reasoning_effort": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
-        "tool_choice": ("none",),
-        "tools": ([],),
         "verbosity": (),
         "web_search_options": (),
     },

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from appliance.core.bundle import Limits
+from appliance.core.pin import ToolCalls
 from inference.cell import fields as field
 from inference.cell.errors import Refusal
 from inference.cell.fields import LABELS, Fields
@@ -29,12 +30,14 @@ class Bounds:
         model: Name of the one model that is loaded.
         vocabulary_size: Its tokens.
         streams: Its KV streams.
+        tool_calls: How it writes calls of tools, None if it cannot.
     """
 
     limits: Limits
     model: str
     vocabulary_size: int
     streams: int
+    tool_calls: ToolCalls | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from appliance.core.errors import RefusedError
 from inference.cell.engine_protocol import CellEngine
@@ -10,14 +12,16 @@ from inference.cell.errors import Refusal
 from inference.engine.errors import ContextOverflow
 
 
-async def chat_tokens(engine: CellEngine, messages: list[dict[str, str]]) -> list[int]:
-    """Render and tokenise messages.
+async def chat_tokens(
+    engine: CellEngine, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> list[int]:
+    """Render and tokenise messages, and the tools that the model is offered.
 
     Raises:
         Refusal: `context_length_exceeded`, `messages_refused`; before any session is opened.
     """
     try:
-        return await asyncio.to_thread(engine.prompt_tokens, messages)
+        return await asyncio.to_thread(engine.prompt_tokens, messages, tools)
     except ContextOverflow:
         raise Refusal("context_length_exceeded", "messages") from None
     except RefusedError:

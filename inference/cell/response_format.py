@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from inference.cell.errors import Refusal
 from inference.cell.fields import Fields
-from inference.engine.grammar import Automaton, GrammarTooComplexError
+from inference.engine.grammar import Node
 from inference.engine.json_grammar import SchemaError, object_grammar, schema_grammar
 
 _FIELD: Final = "response_format"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z", re.ASCII)
 
 
-def parse_response_format(fields: Fields) -> Automaton | None:
+def parse_response_format(fields: Fields) -> Node | None:
     """Return what the answer's text must be, None for any text.
 
     Raises:
@@ -24,13 +24,13 @@ def parse_response_format(fields: Fields) -> Automaton | None:
     if value == {"type": "text"}:
         return None
     if value == {"type": "json_object"}:
-        return Automaton(object_grammar())
+        return object_grammar()
     if isinstance(value, dict) and value.keys() == {"type", "json_schema"} and value["type"] == "json_schema":
         return _schema(value["json_schema"])
     raise Refusal("invalid_value", _FIELD)
 
 
-def _schema(value: Any) -> Automaton:
+def _schema(value: Any) -> Node:
     if not isinstance(value, dict) or not {"name", "schema"} <= value.keys():
         raise Refusal("invalid_value", _FIELD)
     if not value.keys() <= {"name", "schema", "strict", "description"}:
@@ -42,6 +42,6 @@ def _schema(value: Any) -> Automaton:
     ):
         raise Refusal("invalid_value", _FIELD)
     try:
-        return Automaton(schema_grammar(value["schema"]))
-    except (SchemaError, GrammarTooComplexError, RecursionError):
+        return schema_grammar(value["schema"])
+    except SchemaError:
         raise Refusal("schema_refused", _FIELD) from None

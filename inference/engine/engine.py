@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from appliance.core.errors import ApplianceError, RefusedError
+from appliance.core.errors import ApplianceError, PinError, RefusedError
 from appliance.core.pin import Manifest
 from inference.engine.admission import Admission, Limits
 from inference.engine.erase import Erased
@@ -111,6 +111,8 @@ class Engine:
         self.runtime_digest = runtime_digest
         self.context_tokens = manifest.launch.context_tokens
         self._template = ChatTemplate(manifest.chat_template, bos=vocabulary.bos, eos=vocabulary.eos)
+        if manifest.tool_calls is not None and not self._template.takes_tools:
+            raise PinError("the chat template takes no tools", field="tool_calls")
         self._vocabulary = vocabulary
         self.vocabulary_size = len(vocabulary.pieces)
         self.streams = manifest.launch.max_sessions
@@ -184,17 +186,20 @@ class Engine:
                 self._begin(self._give_back(stream))
             raise
 
-    def prompt_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Render the pin's chat template and tokenise it. What clients wrote never becomes a control token.
 
         Args:
-            messages: Each with `role` (one of `template.ROLES`) and `content`.
+            messages: Each with `role` (one of `template.ROLES`) and `content`; see `ChatTemplate.render`.
+            tools: As `ChatTemplate.render`.
 
         Raises:
             RefusedError: If the template does not take this conversation.
             ContextOverflow: If it is too long to fit, whatever its tokens are.
         """
-        fragments = self._template.render(messages)
+        fragments = self._template.render(messages, tools)
         self._verify_length(sum(len(fragment.text) for fragment in fragments if not fragment.trusted))
         return self._vocabulary.prompt_tokens(fragments)
 

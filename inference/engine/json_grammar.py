@@ -51,7 +51,7 @@ class SchemaError(Exception):
 
 
 def schema_grammar(schema: object) -> Node:
-    """Return the grammar of the JSON texts that fit a schema.
+    """Return the grammar of the JSON texts that fit a schema, a space or a line break before them.
 
     Args:
         schema: Decoded JSON.
@@ -59,7 +59,19 @@ def schema_grammar(schema: object) -> Node:
     Raises:
         SchemaError: Without saying why: a schema is content.
     """
-    return Sequence((_SPACE_BEFORE, _Builder(schema).root))
+    return Sequence((_SPACE_BEFORE, value_grammar(schema)))
+
+
+def value_grammar(schema: object) -> Node:
+    """Return the grammar of the JSON texts that fit a schema, nothing before them. As `schema_grammar`."""
+    return _Builder(schema).root
+
+
+def members_grammar(members: Mapping[str, Node]) -> Node:
+    """Return the grammar of an object with exactly these members, in this order."""
+    pairs = [_pair(literal(json.dumps(name).encode()), value) for name, value in members.items()]
+    separated = [part for pair in pairs for part in (literal(b","), pair)][1:]
+    return _space(literal(b"{"), *separated, literal(b"}"))
 
 
 def object_grammar() -> Node:

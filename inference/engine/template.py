@@ -3,23 +3,30 @@
 The template sees a random marker in place of each message's text. What it renders is cut at the markers, so it is
 known of every character whether the template or the client wrote it; only the former may hold control tokens.
 
-A consequence: a template's filters and tests on the content (trim, "is there a <think> in it") see the marker.
+A consequence: a template's filters and tests on the content (trim, "is there a <think> in it") see the marker. The one
+filter that is made for it is `tojson`, which templates write tools with.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, Final, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from appliance.core.errors import PinError, RefusedError
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+# Words of tools and schemas that templates compare with; they cannot hold a control token. All others are the client's.
+_SYNTAX_WORDS: Final = """$defs $ref additionalProperties anyOf array boolean const default description enum function integer
+items maxItems maxLength minItems minLength name null number object parameters properties required strict string title type"""
+_SYNTAX: Final = frozenset(_SYNTAX_WORDS.split())
+_MARKER: Final = re.compile(r"([0-9a-f]{32}x[0-9]+)x")
 _MAX_RENDERED = 2**20  # characters of the template's own, without the messages' texts
 _MAX_MESSAGES = 4096
 
@@ -40,6 +47,9 @@ class ChatTemplate:
         bos: Text of the begin-of-sequence token.
         eos: Text of the end-of-sequence token.
 
+    Attributes:
+        takes_tools: Whether it does anything with tools.
+
     Raises:
         PinError: If it does not compile.
     """
@@ -53,43 +63,47 @@ class ChatTemplate:
             extensions=["jinja2.ext.loopcontrols"],
             autoescape=False,
         )
+        environment.filters["tojson"] = _to_json
         try:
             self._template = environment.from_string(source)
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except TemplateError as error:
             raise PinError("the chat template does not compile", field="chat_template") from error
         self._names = {"bos_token": bos, "eos_token": eos, "raise_exception": _refuse}
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> list[Fragment]:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Fragment]:
         """Render a conversation up to where the assistant speaks next.
 
         Args:
-            messages: Each with `role` and `content`; anything else in them is not passed on.
+            messages: Each with `role` and `content`, and `tool_calls` where the assistant made some; anything else in them
+                is not passed on.
+            tools: Decoded JSON, as the OpenAI API has them.
 
         Raises:
             RefusedError: If the template does not take this conversation.
         """
         if not 0 < len(messages) <= _MAX_MESSAGES:
             raise RefusedError("no messages, or too many", field="messages")
-        nonce = secrets.token_hex(16)
-        contents = {f"{nonce}x{index}x": message["content"] for index, message in enumerate(messages)}
-        marked = [
-            {"role": _role(message["role"], index), "content": marker}
-            for index, (marker, message) in enumerate(zip(contents, messages, strict=True))
-        ]
-        parts = re.split(f"({nonce}x[0-9]+x)", self._rendered(marked))
-        if any(nonce in part.lower() for part in parts[::2]):
+        marks = _Marks()
+        marked = [_marked(message, marks, index) for index, message in enumerate(messages)]
+        rendered = self._rendered(marked, [marks.everything(tool) for tool in tools])
+        parts = re.split(f"({marks.nonce}x[0-9]+[xj])", rendered)
+        if any(marks.nonce in part.lower() for part in parts[::2]):
             raise PinError("the chat template changes the text of messages", field="chat_template")
         fragments = [
-            Fragment(contents[part], trusted=False) if index % 2 else Fragment(part, trusted=True)
+            Fragment(marks.text(part), trusted=False) if index % 2 else Fragment(part, trusted=True)
             for index, part in enumerate(parts)
         ]
         return [fragment for fragment in fragments if fragment.text]
 
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
+    def _rendered(self, messages: list[dict[str, Any]], tools: list[Any]) -> str:
+        names = {**self._names, "tools": tools} if tools else self._names
         parts: list[str] = []
         length = 0
         try:
-            for part in self._template.generate(messages=messages, add_generation_prompt=True, **self._names):
+            for part in self._template.generate(messages=messages, add_generation_prompt=True, **names):
                 parts.append(part)
                 length += len(part)
                 if length > _MAX_RENDERED:
@@ -101,6 +115,56 @@ class ChatTemplate:
                 "the model's chat template does not take this conversation", field="messages"
             ) from None
         return "".join(parts)
+
+
+class _Marks:
+    """The markers that stand for a client's texts in one rendering."""
+
+    def __init__(self) -> None:
+        self.nonce = secrets.token_hex(16)
+        self._texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """Return a marker for a text."""
+        self._texts.append(text)
+        return f"{self.nonce}x{len(self._texts) - 1}x"
+
+    def everything(self, value: Any) -> Any:
+        """Return decoded JSON with markers for all texts that are not syntax."""
+        if isinstance(value, dict):
+            return {self.everything(key): self.everything(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.everything(item) for item in value]
+        return self.mark(value) if isinstance(value, str) and value not in _SYNTAX else value
+
+    def text(self, marker: str) -> str:
+        """Return the text that a marker stands for, as JSON spells it where `tojson` wrote the marker."""
+        text = self._texts[int(marker[len(self.nonce) + 1 : -1])]
+        return json.dumps(text, ensure_ascii=False)[1:-1] if marker.endswith("j") else text
+
+
+def _marked(message: Mapping[str, Any], marks: _Marks, index: int) -> dict[str, Any]:
+    marked: dict[str, Any] = {
+        "role": _role(message["role"], index),
+        "content": marks.mark(message["content"]),
+    }
+    if calls := message.get("tool_calls"):
+        marked["tool_calls"] = [
+            {"type": "function", "function": _function(call["function"], marks)} for call in calls
+        ]
+        if not message["content"]:
+            marked["content"] = ""  # templates ask whether there is any
+    return marked
+
+
+def _function(function: Mapping[str, Any], marks: _Marks) -> dict[str, Any]:
+    return {"name": marks.mark(function["name"]), "arguments": marks.everything(function["arguments"])}
+
+
+def _to_json(value: Any, *, indent: int | None = None, sort_keys: bool = False, **_options: Any) -> str:
+    """Return JSON as transformers' filter writes it: nothing in it is escaped for HTML."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+    return _MARKER.sub(r"\1j", text)
 
 
 def _role(role: str, index: int) -> str:

@@ -6,7 +6,7 @@ Tokens are words. A stream holds every token it has seen until it is closed, as 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,6 +62,7 @@ class SimulatedEngine:
     sampled: list[Sampling] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
+    offered: list[Any] = field(default_factory=list)
     weights: bytes = b""
     threads: int = 0
     most_wait_s: float = 0.0
@@ -90,7 +91,8 @@ class SimulatedEngine:
             self.held[stream] = []
         return tuple(free[:count])
 
-    def prompt_tokens(self, messages: list[dict[str, str]]) -> list[int]:
+    def prompt_tokens(self, messages: list[dict[str, Any]], tools: Sequence[Any] = ()) -> list[int]:
+        self.offered = list(tools)
         if messages[0]["role"] == "assistant":
             raise RefusedError("the first message must not be the model's")
         self.seen.append(messages)

@@ -246,7 +246,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"stream": True, "stream_options": {"include_usage": 1}}, (400, "invalid_value", "stream_options")),
         ({"stream": True, "stream_options": {CANARY: True}}, (400, "unknown_parameter", None)),
         ({"tools": [{"type": "function"}]}, (400, "unsupported_parameter", "tools")),
-        ({"tool_choice": "auto"}, (400, "unsupported_parameter", "tool_choice")),
+        ({"tool_choice": "required"}, (400, "invalid_value", "tool_choice")),
         ({"response_format": "json"}, (400, "invalid_value", "response_format")),
         ({"response_format": {"type": "grammar"}}, (400, "invalid_value", "response_format")),
         ({"response_format": {"type": "json_object", CANARY: 1}}, (400, "invalid_value", "response_format")),
@@ -484,7 +484,7 @@ def test_a_fault_of_ours_is_answered_without_its_words(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fault(*_args: object) -> None:
+    def fault(*_args: object, **_options: object) -> None:
         raise ValueError(f"invalid literal: {CANARY}")
 
     caplog.set_level(logging.DEBUG)
@@ -492,7 +492,7 @@ def test_a_fault_of_ours_is_answered_without_its_words(
     with cell.client() as client:
         assert error(client.post(CHAT, json=ask(CANARY))) == (500, "internal", None)
     monkeypatch.setattr(cell.engine, "generate", fault)
-    monkeypatch.setattr(cell.engine, "prompt_tokens", lambda _messages: [1, 2, 3])
+    monkeypatch.setattr(cell.engine, "prompt_tokens", lambda *_args: [1, 2, 3])
     with cell.client() as client:
         assert error(client.post(CHAT, json=ask(CANARY))) == (500, "internal", None)
         assert error(client.post(CHAT, json=ask(CANARY, stream=True))) == (500, "internal", None)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from engine_bench import Bench, text_of
 
+from appliance.core.pin import ToolCalls
+from inference.cell.tools import parse_tools
 from inference.engine.constraint import Constraint
 from inference.engine.grammar import Automaton, literal
 from inference.engine.json_grammar import object_grammar, schema_grammar
@@ -54,6 +56,21 @@ def test_a_model_of_random_weights_writes_what_the_schema_says(
     assert type(value["people"]) is int
     assert [type(near) for near in value["near"]] == [bool, bool]
     assert finish == "stop"
+
+
+@pytest.mark.parametrize("spelling", [ToolCalls(begin="<call>", end="</call>"), ToolCalls(begin="", end="")])
+def test_a_model_of_random_weights_calls_a_tool_that_it_was_offered(
+    bench: Bench, spelling: ToolCalls
+) -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": SCHEMA}}
+    tools = parse_tools({"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}, spelling)
+    assert tools is not None
+    text, finish = answer(bench, tools.grammar(None), seed=5)
+    reader = tools.reader()
+    assert reader.feed(text) == ""
+    rest, (call,) = reader.finish()
+    assert (rest, call.name, finish) == ("", "look", "stop")
+    assert list(json.loads(call.arguments)) == ["city", "kind", "people", "near"]
 
 
 def test_an_object_that_is_cut_off_says_length(bench: Bench) -> None:
