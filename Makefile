@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 setup: ## system packages (as root), virtual environment, llama.cpp built for this machine
 	@provisioning/setup.sh
 
-torch: setup ## PyTorch, to train the small model; without it the tests of the training are skipped and named
+torch: setup ## PyTorch, to train the shipped model; without it the tests of the training are skipped and named
 	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["torch-extra"])' \
 		| xargs $(PYTHON) -m pip install --quiet --disable-pip-version-check
 

@@ -16,7 +16,7 @@ from appliance.lab import lab as labs
 from appliance.lab.lab import CLIENT_FOLDER, Lab
 from appliance.lab.machine import Machine
 from appliance.lab.provision import CELL_IDLE_S, appliance, wait_until
-from appliance.lab.topology import ACME, NODE, TUNNEL, TUNNEL_ADDRESS4
+from appliance.lab.topology import ACME, NODE, READING_MODEL, TUNNEL, TUNNEL_ADDRESS4
 
 ROUNDS, REQUESTS = 5, 100
 COLD_STARTS = 5
@@ -46,7 +46,7 @@ for _ in range(int(count)):
 print(json.dumps(times))
 """
 _ONE_TOKEN = json.dumps(
-    {"model": "tiny-random", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "stream": True}
+    {"model": READING_MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "stream": True}
 )
 
 

@@ -70,8 +70,9 @@ def _show(figures: dict[str, Any], rows: list[tuple[str, str, bool]], notes: lis
     from rich.markup import escape
 
     console = Console(stderr=True, highlight=False)
-    console.print(f"\n[bold]answer[/]   {escape(_shorten(figures['answer']))}")
-    console.print(f"         [dim]{figures['model_note']}[/]")
+    console.print()
+    for turn in figures["conversation"]:
+        console.print(f"  [dim]{escape(turn['question'])}[/]\n  {escape(turn['answer'])}\n")
     console.print(f"[bold]model[/]    {figures['model']}", soft_wrap=True)
     console.print(f"[bold]receipt[/]  {figures['receipt']['id']}\n")
     width = max(len(promise) for promise, _, _ in rows)
@@ -81,7 +82,3 @@ def _show(figures: dict[str, Any], rows: list[tuple[str, str, bool]], notes: lis
     for note in notes:
         console.print(f"  [yellow]not shown[/]  {note}", soft_wrap=True)
     console.print(f"\n[dim]{figures['seconds']} s, every figure from this run[/]")
-
-
-def _shorten(text: str, limit: int = 160) -> str:
-    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"

@@ -17,7 +17,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     bench = verbs.add_parser("bench", help="held-out questions through llama.cpp, as figures with bounds")
     bench.add_argument(
-        "model", type=Path, metavar="MODEL", help="a pin manifest (.json), the weights beside it"
+        "model",
+        type=Path,
+        nargs="?",
+        metavar="MODEL",
+        help="a pin manifest (.json), the weights beside it; default: the shipped model",
     )
     bench.add_argument("--questions", type=int, default=500, metavar="N", help="of each kind (default 500)")
     bench.add_argument("--seed", type=int, default=1, help="another seed asks other questions (default 1)")
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from appliance.bench.model import measure_model
-    from appliance.models import read_model
+    from appliance.models import SHIPPED, read_model
 
     if args.questions < 1 or args.threads < 1:
         raise UsageError("--questions and --threads are at least 1")
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(tasks[what], completed=done)
 
         report, wrong = measure_model(
-            read_model(args.model),
+            read_model(args.model or SHIPPED),
             questions=args.questions,
             seed=args.seed,
             threads=args.threads,

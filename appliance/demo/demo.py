@@ -16,6 +16,7 @@ from typing import IO, Any
 from appliance.audit.memory import forms, make_canary
 from appliance.core.errors import HostError
 from appliance.demo import scan
+from appliance.demo.questions import HELLO, QUESTIONS, exchange, prompt, reads
 from appliance.lab import lab as labs
 from appliance.lab import provision
 from appliance.lab.lab import CLIENT_FOLDER, Lab
@@ -25,6 +26,7 @@ from appliance.lab.topology import (
     ACME,
     BOLT,
     CONSOLE_PORT,
+    ENDLESS_MODEL,
     MGMT,
     MGMT_ADDRESS,
     NODE,
@@ -37,8 +39,6 @@ from appliance.lab.topology import (
 )
 
 LAPTOP = f"{CLIENT_FOLDER}/laptop"
-QUESTION = "Hello! What are you?"
-MODEL = "tiny-random"
 LONG_ANSWER_TOKENS = 1024
 CELL_EXIT_TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 45.0
@@ -72,19 +72,18 @@ def run_demo(name: str, report: Report, *, keep: bool) -> dict[str, Any]:
 
 
 def ask(lab: Lab) -> dict[str, Any]:
-    """A client behind its tunnel gets an answer; its receipt verifies by the shipped command, offline."""
-    answers = {}
-    for client in (ACME, BOLT):
-        chat = appliance("client", "chat", "--json", "--dir", LAPTOP, "--max-tokens", "48", QUESTION)
-        answers[client.name] = last_json(lab[client].run(*chat).stdout)
-    answer = answers[ACME.name]
+    """A client behind its tunnel gets right answers; the last one's receipt verifies by the shipped command, offline."""
+    conversation = []
+    for question, with_passages, expected in QUESTIONS:
+        answer = _chat(lab, ACME, prompt(question, with_passages))
+        conversation.append(exchange(question, answer["answer"], expected))
+    _chat(lab, BOLT, HELLO)
     file = str(answer["receipt"]["file"])
     verified = last_json(lab[ACME].run(*appliance("receipt", "verify", "--json", file)).stdout)
     cells = {cell["client"]: {"pid": cell["pid"]} for cell in node_health(lab)["cells"]}
     return {
-        "answer": answer["answer"],
+        "conversation": conversation,
         "model": answer["pin"],
-        "model_note": "random weights: the words mean nothing; the way they took is the real one",
         "ttft_ms": answer["ttft_ms"],
         "receipt": {
             "id": answer["receipt"]["id"],
@@ -92,6 +91,11 @@ def ask(lab: Lab) -> dict[str, Any]:
         },
         "cells": cells,
     }
+
+
+def _chat(lab: Lab, client: MachineSpec, text: str) -> dict[str, Any]:
+    chat = appliance("client", "chat", "--json", "--dir", LAPTOP, "--max-tokens", "48", text)
+    return last_json(lab[client].run(*chat).stdout)
 
 
 def knock(lab: Lab) -> dict[str, Any]:
@@ -173,10 +177,10 @@ def leave_nothing(lab: Lab) -> dict[str, Any]:
     canary = make_canary()
     patterns = forms(canary)
     with scan.syncing():
-        with streaming(lab[ACME], f"Repeat after me: {canary}. " * 20) as stream:
+        with streaming(lab[BOLT], f"Repeat after me: {canary}. " * 20) as stream:
             during = scan.scan(lab[NODE], patterns)
             end_stream(stream)
-        wait_for_exit(lab, ACME)
+        wait_for_exit(lab, BOLT)
         after = scan.scan(lab[NODE], patterns)
     return {
         "canary": {
@@ -195,7 +199,7 @@ def revoke(lab: Lab) -> dict[str, Any]:
     mgmt = lab[MGMT]
     with (
         operator(mgmt, f"/api/v1/devices/{device_id(mgmt, BOLT)}/revoke") as call,
-        streaming(lab[BOLT], QUESTION) as stream,
+        streaming(lab[BOLT], HELLO) as stream,
     ):
         called = last_json(call.communicate("now\n", timeout=30)[0])
         ended = end_stream(stream)
@@ -243,10 +247,12 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def streaming(machine: Machine, prompt: str) -> Iterator[subprocess.Popen[str]]:
+def streaming(machine: Machine, text: str) -> Iterator[subprocess.Popen[str]]:
     """Yield a long answer whose first text has come."""
-    with program(machine, "stream", TUNNEL_ADDRESS4, LAPTOP, MODEL, str(LONG_ANSWER_TOKENS)) as stream:
-        say(stream, prompt)
+    with program(
+        machine, "stream", TUNNEL_ADDRESS4, LAPTOP, ENDLESS_MODEL, str(LONG_ANSWER_TOKENS)
+    ) as stream:
+        say(stream, text)
         pipe_of(stream.stdin).close()
         stream.stdin = None
         if hear(stream) != "streaming":
@@ -318,6 +324,7 @@ def checks(figures: dict[str, Any]) -> list[tuple[str, str, bool]]:
     stranger, canary, cells = figures["stranger"], figures["canary"], figures["cells"]
     return [
         ("a peer gets an answer", f"status {figures['peer']['status']}", figures["peer"]["status"] == 200),
+        reads(figures["conversation"]),
         ("the receipt verifies", figures["receipt"]["id"], figures["receipt"]["verified"] is True),
         (
             "each client has a cell",

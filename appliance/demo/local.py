@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,11 +33,12 @@ from appliance.core.node import NodePaths
 from appliance.core.pin import Manifest
 from appliance.core.policy import render_policy
 from appliance.core.receipt import NodeKey, make_keyring, pseudonym
+from appliance.demo.questions import HELLO, QUESTIONS, exchange, prompt, reads
+from appliance.models import read_model
 from netops.lines import call
 
 NODE = "local"
 CLIENTS = ("acme", "bolt")
-QUESTION = "Hello! What are you?"
 READY_TIMEOUT_S = 20.0
 CALL_TIMEOUT_S = 10.0
 NOT_SHOWN = [
@@ -70,7 +72,7 @@ def run_local(report: Report) -> dict[str, Any]:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="appliance-") as folder:
         paths = NodePaths(Path(folder))
-        manifest = _write_model(paths, report)
+        manifest = _place_model(paths)
         services: list[subprocess.Popen[bytes]] = []
         try:
             report("starting notary and launcher")
@@ -87,7 +89,8 @@ def checks(figures: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """Return (promise, what was seen, whether it holds)."""
     cells, erase, confinement = figures["cells"], figures["erase"], figures["confinement"]
     return [
-        ("a client gets an answer", f"first token after {figures['ttft_ms']} ms", bool(figures["answer"])),
+        ("a client gets an answer", f"first token after {figures['ttft_ms']} ms", figures["ttft_ms"] > 0),
+        reads(figures["conversation"]),
         ("the receipt verifies", figures["receipt"]["id"], figures["receipt"]["verified"]),
         (
             "each client has a cell",
@@ -103,16 +106,12 @@ def checks(figures: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
-def _write_model(paths: NodePaths, report: Report) -> Manifest:
-    from appliance.lab.synthetic_model import synthetic_manifest, write_model
-
-    report("writing a small model with random weights")
+def _place_model(paths: NodePaths) -> Manifest:
+    """Put the shipped model where a node keeps its models; return its pin."""
+    shipped = read_model()
     paths.models.mkdir(parents=True)
-    weights = paths.models / "tiny-random.gguf"
-    write_model(weights)
-    manifest = synthetic_manifest(weights)
-    weights.rename(paths.models / manifest.files[0].sha256)
-    return manifest
+    shutil.copyfile(shipped.weights, paths.models / shipped.manifest.files[0].sha256)
+    return shipped.manifest
 
 
 def _ask_both(paths: NodePaths, manifest: Manifest, report: Report) -> dict[str, Any]:
@@ -125,12 +124,13 @@ def _ask_both(paths: NodePaths, manifest: Manifest, report: Report) -> dict[str,
     keyring = make_keyring(
         (NodeKey(node=NODE, public_key=status["public_key"]),), Ed25519PrivateKey.generate()
     )
-    answers = []
-    for client in clients:
-        report(f"asking as {client.name}")
-        folder = _write_folder(paths, client, keyring.canonical_bytes())
-        answers.append(_ask(paths, client, folder))
-    answer, file = answers[0]
+    acme, bolt = (_write_folder(paths, client, keyring.canonical_bytes()) for client in clients)
+    conversation = []
+    for question, with_passages, expected in QUESTIONS:
+        report(f"asking: {question}")
+        answer, file = _ask(paths, clients[0], acme, prompt(question, with_passages))
+        conversation.append(exchange(question, "".join(answer.parts), expected))
+    _ask(paths, clients[1], bolt, HELLO)
     if answer.receipt is None:
         raise HostError("the answer came without a receipt")
     verify = [sys.executable, "-I", "-m", "appliance", "receipt", "verify", "--json", str(file)]
@@ -140,9 +140,8 @@ def _ask_both(paths: NodePaths, manifest: Manifest, report: Report) -> dict[str,
         for cell in call(paths.launcher_socket, "cells", timeout_s=CALL_TIMEOUT_S)["cells"]
     }
     return {
-        "answer": "".join(answer.parts),
+        "conversation": conversation,
         "model": answer.pin,
-        "model_note": "random weights: the words mean nothing; the way they took is the real one",
         "ttft_ms": round(answer.ttft_ms or 0.0, 1),
         "receipt": {"id": answer.receipt_id, "verified": verified["ok"]},
         "cells": cells,
@@ -229,12 +228,12 @@ def _write_folder(paths: NodePaths, client: LocalClient, keyring: bytes) -> Fold
     return Folder(folder)
 
 
-def _ask(paths: NodePaths, client: LocalClient, folder: Folder) -> tuple[Answer, Path]:
+def _ask(paths: NodePaths, client: LocalClient, folder: Folder, text: str) -> tuple[Answer, Path]:
     transport = httpx.HTTPTransport(uds=str(paths.clients / client.name / "http.sock"))
     api = Api(folder, transport=transport, headers={"X-Peer-Address": client.address})
     answer = Answer()
     try:
-        for _ in api.chat([{"role": "user", "content": QUESTION}], answer, max_tokens=48):
+        for _ in api.chat([{"role": "user", "content": text}], answer, max_tokens=48):
             pass
     finally:
         api.close()

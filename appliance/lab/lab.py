@@ -20,7 +20,19 @@ from appliance.core.errors import HostError, UsageError
 from appliance.lab import network, provision, tunnel
 from appliance.lab.machine import Machine, require_root
 from appliance.lab.provision import appliance, wait_until
-from appliance.lab.topology import ACME, BOLT, CLIENTS, MACHINES, MGMT, NODE, TUNNEL_ADDRESS4, MachineSpec
+from appliance.lab.topology import (
+    ACME,
+    BOLT,
+    CLIENTS,
+    ENDLESS_MODEL,
+    MACHINES,
+    MGMT,
+    MODEL_OF,
+    NODE,
+    READING_MODEL,
+    TUNNEL_ADDRESS4,
+    MachineSpec,
+)
 
 BASE = Path("/run/appliance-lab")
 CLIENT_FOLDER = "/etc/appliance-client"
@@ -34,7 +46,7 @@ class Lab:
     Attributes:
         name: Its name; several labs can be up at once.
         machines: By host name.
-        pin_id: The pinned model.
+        pin_id: The shipped model's pin.
         handshake_ms: Time of the first client's first WireGuard handshake, in milliseconds.
     """
 
@@ -128,32 +140,41 @@ def _provision(lab: Lab, report: Report) -> Lab:
     public = provision.start_management(lab[MGMT])
     report("setting up the node")
     host_key = provision.start_node(lab[NODE], bundle_key=public["bundle.pub"], ssh_key=public["ssh.pub"])
-    report("pinning the model")
-    pin_id = _pin_model(lab)
+    report("pinning models")
+    pin_id = _pin_models(lab)
     provision.register_node(lab[MGMT], host_key)
     report("waiting for the node to join")
     nginx = lab[NODE].root / "run/appliance/nginx/nginx.conf"
     wait_until(nginx.exists, "the first bundle", lab[NODE])
     report("provisioning clients and tunnels")
     for client in CLIENTS:
-        provision.add_client(lab[MGMT], client.name)
+        provision.add_client(lab[MGMT], client.name, MODEL_OF[client.name])
         add_device(lab, client, "laptop")
         tunnel.bring_up(lab[client], f"{CLIENT_FOLDER}/laptop/appliance.conf")
     handshakes = [tunnel.first_handshake(lab[client], TUNNEL_ADDRESS4) for client in CLIENTS]
     return Lab(lab.name, lab.machines, pin_id, handshakes[0])
 
 
-def _pin_model(lab: Lab) -> str:
+def _pin_models(lab: Lab) -> str:
+    """Pin the shipped model and one that talks without end; return the former's pin id."""
     from appliance.lab.synthetic_model import synthetic_manifest, write_model
+    from appliance.models import read_model
 
     folder = lab[MGMT].root / "srv/models"
     folder.mkdir(parents=True, exist_ok=True)
-    weights, manifest = folder / "tiny-random.gguf", folder / "tiny-random.json"
-    write_model(weights)
-    manifest.write_bytes(synthetic_manifest(weights).canonical_bytes())
-    return provision.pin_model(
-        lab[MGMT], Path("/srv/models/tiny-random.gguf"), Path("/srv/models/tiny-random.json")
-    )
+    shipped = read_model()
+    shutil.copyfile(shipped.weights, folder / f"{READING_MODEL}.gguf")
+    (folder / f"{READING_MODEL}.json").write_bytes(shipped.manifest.canonical_bytes())
+    endless = folder / f"{ENDLESS_MODEL}.gguf"
+    write_model(endless)
+    endless.with_suffix(".json").write_bytes(synthetic_manifest(endless).canonical_bytes())
+    pins = {
+        name: provision.pin_model(
+            lab[MGMT], Path(f"/srv/models/{name}.gguf"), Path(f"/srv/models/{name}.json")
+        )
+        for name in (READING_MODEL, ENDLESS_MODEL)
+    }
+    return pins[READING_MODEL]
 
 
 @contextmanager

@@ -184,10 +184,10 @@ def register_node(mgmt: Machine, host_key: str) -> None:
     )
 
 
-def add_client(mgmt: Machine, name: str) -> None:
+def add_client(mgmt: Machine, name: str, model: str) -> None:
     """Create a client whose cell exits soon after its last session, so that a demo does not wait a minute for it."""
     mgmt.write(LIMITS, json.dumps({"cell_idle_s": CELL_IDLE_S}))
-    control(mgmt, "client", "add", name, "--limits", LIMITS)
+    control(mgmt, "client", "add", name, "--model", model, "--limits", LIMITS)
 
 
 def pin_model(mgmt: Machine, weights: Path, manifest: Path) -> str:

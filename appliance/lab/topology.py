@@ -55,6 +55,13 @@ CLIENTS = (ACME, BOLT)
 ON_THE_WAN = (NODE, ACME, BOLT, STRANGER)
 
 
+READING_MODEL = "tiny-reader"
+"""The shipped model, pinned for the first client."""
+ENDLESS_MODEL = "tiny-random"
+"""A model of random weights that goes on until it is stopped, pinned for the second client, whose streams must last."""
+MODEL_OF = {ACME.name: READING_MODEL, BOLT.name: ENDLESS_MODEL}
+
+
 def mac(spec: MachineSpec) -> str:
     """Return the machine's Ethernet address on the outer network (locally administered, from its IPv4 address)."""
     last = int((spec.outer4 or "0.0.0.0").rsplit(".", 1)[1])  # noqa: S104 - a default for parsing, nothing listens

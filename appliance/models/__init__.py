@@ -1,4 +1,4 @@
-"""A pin manifest and the weights that lie beside it, read and verified."""
+"""A pin manifest and the weights that lie beside it, read and verified; and those of the shipped model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Final
 from appliance.core.errors import PinError
 from appliance.core.pin import Manifest, verify_open_file
 
+SHIPPED: Final = Path(__file__).with_name("tiny-reader.json")
+"""Pin of the shipped model."""
 _MOST_BYTES: Final = 1 << 20  # of a manifest
 
 
@@ -26,7 +28,7 @@ class PinnedModel:
     weights: Path
 
 
-def read_model(manifest: Path) -> PinnedModel:
+def read_model(manifest: Path = SHIPPED) -> PinnedModel:
     """Read a pin manifest with the weights that lie beside it, and verify them.
 
     Raises:

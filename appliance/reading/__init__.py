@@ -1,4 +1,4 @@
-"""Made-up passages, questions about them and the right answers: what the small model is trained and examined on.
+"""Made-up passages, questions about them and the right answers: what the shipped model is trained and examined on.
 
 Read in this order: `words` (word lists), `values` (names, numbers and how they are split in two halves that never
 meet), `relations` (what a passage can say and how it can be asked for), `passages`, `dialogues` (a training dialogue),

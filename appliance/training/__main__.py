@@ -1,4 +1,4 @@
-"""`python -m appliance.training`: make the small model from nothing but a seed.
+"""`python -m appliance.training`: make the shipped model from nothing but a seed.
 
 Writes tokenizer, checkpoint, `NAME.gguf` and its pin `NAME.json` into a folder; a run that was cut off goes on where its
 checkpoint stopped. `appliance model bench FOLDER/NAME.json` examines the result.

@@ -82,7 +82,7 @@ def test_the_openai_package_works_unmodified(lab, base_url):
     }
     done = lab[ACME].run(sys.executable, "-I", "-c", OPENAI, env=environment)
     result = json.loads(done.stdout.strip().splitlines()[-1])
-    assert result["models"] == ["tiny-random"]
+    assert result["models"] == ["tiny-reader"]
     assert result["plain"]
     assert 0 < result["tokens"] <= 16
     assert result["pieces"] >= 1
@@ -110,17 +110,17 @@ BAD_BODIES = {
     "multipart": ("kanarie", {"Content-Type": "multipart/form-data; boundary=x"}, {415}),
     "too large": ("kanarie" * 300_000, {}, {0, 413}),
     "unknown field": (
-        '{"model": "tiny-random", "messages": [{"role": "user", "content": "hi"}], "kanarie": 1}',
+        '{"model": "tiny-reader", "messages": [{"role": "user", "content": "hi"}], "kanarie": 1}',
         {},
         {400},
     ),
     "image": (
-        '{"model": "tiny-random", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///kanarie"}}]}]}',
+        '{"model": "tiny-reader", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///kanarie"}}]}]}',
         {},
         {400},
     ),
     "too many tokens": (
-        '{"model": "tiny-random", "messages": [{"role": "user", "content": "' + "kanarie " * 5000 + '"}]}',
+        '{"model": "tiny-reader", "messages": [{"role": "user", "content": "' + "kanarie " * 5000 + '"}]}',
         {},
         {400},
     ),
@@ -238,7 +238,8 @@ address, folder, marker = sys.argv[1:]
 token = open(f"{folder}/token").read().strip()
 context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
 headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-body = json.dumps({"model": "tiny-random", "messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 1024})
+text = "[1] " + "The quiet wind can carry the letter. " * 40 + "\\n\\nQuote passage 1."
+body = json.dumps({"model": "tiny-reader", "messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 1024})
 connection = http.client.HTTPSConnection(address, 443, context=context, timeout=60)
 gap, started, answers, broken = 0.0, time.monotonic(), 0, 0
 import os

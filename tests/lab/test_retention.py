@@ -91,7 +91,7 @@ canary = sys.stdin.read().strip()
 token = open(f"{folder}/token").read().strip()
 context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
 connection = http.client.HTTPSConnection(address, 443, context=context, timeout=30)
-body = json.dumps({"model": "tiny-random", "messages": [{"role": "user", "content": f"{canary} " * 3000}]}).encode()
+body = json.dumps({"model": "tiny-reader", "messages": [{"role": "user", "content": f"{canary} " * 3000}]}).encode()
 connection.putrequest("POST", "/v1/chat/completions")
 for header in (("Authorization", f"Bearer {token}"), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))):
     connection.putheader(*header)

@@ -30,7 +30,7 @@ def render_json(measured: Measured) -> dict[str, Any]:
     ]
     report = measured.report.json()
     checks = [_finite(check) for check in report["checks"]]
-    return {**report, "checks": checks, "skipped": list(measured.skipped), "figures": figures}
+    return {**report, "checks": checks, "figures": figures}
 
 
 def render_lines(measured: Measured) -> list[str]:
@@ -43,7 +43,6 @@ def render_lines(measured: Measured) -> list[str]:
     for case in measured.cases:
         lines.append(f"  {case.name}: {case.says}")
         lines += [f"    {side:26}{_medians(measured.rounds, case.name, side)}" for side in case.sides]
-    lines += [f"  skipped: {name} (no shipped model here)" for name in measured.skipped]
     return lines
 
 

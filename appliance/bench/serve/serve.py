@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from appliance.bench.report import Check, Report
@@ -21,7 +20,6 @@ from appliance.models import read_model
 ROUNDS: Final = 5
 _SEED: Final = 1
 _ANY_LAUNCH: Final = Launch()  # each plan has its own
-_SHIPPED: Final = Path(__file__).parents[2] / "models" / "tiny-reader.json"
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,11 @@ class Measured:
         report: In the common form.
         rounds: All figures.
         cases: What was measured, in order.
-        skipped: Names of cases that this installation cannot measure.
     """
 
     report: Report
     rounds: Sequence[Round]
     cases: Sequence[Case]
-    skipped: Sequence[str]
 
 
 def measure_serve(options: Options, report: Progress) -> Measured:
@@ -70,18 +66,19 @@ def measure_serve(options: Options, report: Progress) -> Measured:
     from appliance.bench.shapes import SHAPES, find_or_write, shape_manifest
     from provisioning.build_peer import find_or_build
 
-    chosen, skipped = _choose(options)
+    chosen = _choose(options)
     report("looking for llama-server")
     peer = find_or_build()
     weights = find_or_write(SHAPES[options.shape], report)
     synthetic = Model(weights, shape_manifest(weights, _ANY_LAUNCH))
-    shipped = _shipped_model()
+    reader = read_model()
+    shipped = Model(reader.weights, reader.manifest, ends=True)
 
     def model(case: Case) -> Model:
-        return shipped if case.shipped and shipped is not None else synthetic
+        return shipped if case.shipped else synthetic
 
     with bench(peer, len(os.sched_getaffinity(0))) as running:
-        return measure_cases(chosen, options.rounds, model, start=running.run, report=report, skipped=skipped)
+        return measure_cases(chosen, options.rounds, model, start=running.run, report=report)
 
 
 def measure_cases(
@@ -91,28 +88,17 @@ def measure_cases(
     *,
     start: Starter,
     report: Progress,
-    skipped: Sequence[str] = (),
 ) -> Measured:
     """Measure cases on servers that `start` brings up, and judge the figures."""
     figures = asyncio.run(measure(cases, rounds, _SEED, models=models, start=start, report=report))
     forced = [case.name for case in cases if not case.shipped]
     checks: tuple[Check, ...] = (*check_rows(figures), check_tokens(figures, forced))
-    return Measured(Report(checks, *check_control(figures)), figures, cases, skipped)
+    return Measured(Report(checks, *check_control(figures)), figures, cases)
 
 
-def _choose(options: Options) -> tuple[list[Case], list[str]]:
+def _choose(options: Options) -> list[Case]:
     known = [case.name for case in CASES if case.name != CONTROL]
     unknown = set(options.cases) - set(known)
     if unknown:
         raise UsageError("there is no such case", hint=f"the cases are {', '.join(known)}")
-    chosen = choose(list(options.cases), full=options.full)
-    if _SHIPPED.exists():
-        return chosen, []
-    return [case for case in chosen if not case.shipped], [case.name for case in chosen if case.shipped]
-
-
-def _shipped_model() -> Model | None:
-    if not _SHIPPED.exists():
-        return None
-    shipped = read_model(_SHIPPED)
-    return Model(shipped.weights, shipped.manifest, ends=True)
+    return choose(list(options.cases), full=options.full)

@@ -6,14 +6,10 @@ import argparse
 from pathlib import Path
 
 import pytest
-from serve_world import MODEL
 
-from appliance.bench.serve import serve
-from appliance.bench.serve.plans import Model
 from appliance.bench.serve.serve import Options, measure_serve
 from appliance.cli import bench, main
-from appliance.core.errors import RefusedError, UsageError
-from appliance.core.pin import pin_file
+from appliance.core.errors import UsageError
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -53,32 +49,6 @@ def test_an_unknown_case_is_refused_before_anything_is_built() -> None:
     with pytest.raises(UsageError) as refused:
         measure_serve(Options("135m", cases=("nothing",)), lambda _: None)
     assert "streams-8" in (refused.value.hint or "")
-
-
-def test_without_the_shipped_model_its_cases_are_named_as_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "_SHIPPED", tmp_path / "tiny-reader.json")
-    chosen, skipped = serve._choose(Options("135m"))
-    assert skipped == ["retrieval", "retrieval-streamed"]
-    assert not any(case.shipped for case in chosen)
-    assert serve._shipped_model() is None
-
-
-def test_the_shipped_model_ends_its_answers_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pin = tmp_path / "tiny-reader.json"
-    weights = tmp_path / "shape.gguf"
-    weights.write_bytes(b"GGUF")
-    manifest = MODEL.manifest.model_copy(update={"files": (pin_file(weights),)})
-    pin.write_bytes(manifest.canonical_bytes())
-    monkeypatch.setattr(serve, "_SHIPPED", pin)
-    assert serve._choose(Options("135m"))[1] == []
-    assert serve._shipped_model() == Model(weights, manifest, ends=True)
-    pin.write_bytes(b"[]")
-    with pytest.raises(RefusedError):
-        serve._shipped_model()
 
 
 def test_the_model_of_a_shape_is_written_once(

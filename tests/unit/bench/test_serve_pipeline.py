@@ -62,7 +62,7 @@ def test_the_report_is_json_and_a_table() -> None:
     cases = choose(["streams-1", "streams-4"], full=False)
     measured = measure_cases(cases, 1, lambda _case: MODEL, start=start_fake, report=lambda _: None)
     value = json.loads(json.dumps(render_json(measured), allow_nan=False))
-    assert value.keys() == {"ok", "checks", "control", "skipped", "figures"}
+    assert value.keys() == {"ok", "checks", "control", "figures"}
     assert {(row["case"], row["side"]) for row in value["figures"]} >= {("streams-4", "default")}
     lines = render_lines(measured)
     assert any("1 stream, decode tokens/s vs tuned" in line and "at least 0.98" in line for line in lines)
