@@ -37,7 +37,7 @@ class Plan:
     """
 
     seed: int = 1
-    steps: int = 6400
+    steps: int = 10_000
     batch_tokens: int = 4096
     matrix_rate: float = 0.01
     rate: float = 3e-3
