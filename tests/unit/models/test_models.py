@@ -151,7 +151,8 @@ def test_a_small_exam_has_the_common_form_and_reaches_what_the_card_says(shipped
     ]
     card = SHIPPED.with_suffix(".md").read_text()
     reached = {
-        name: float(percent) for name, percent in re.findall(r"^\| (.*) \| .* \| (.*) % \|", card, re.MULTILINE)
+        name: float(percent)
+        for name, percent in re.findall(r"^\| (.*) \| .* \| (.*) % \|", card, re.MULTILINE)
     }
     measured = {check["name"]: 100 * check["value"] for check in value["checks"] if check["unit"] == "of 1"}
     assert measured.keys() == reached.keys()
