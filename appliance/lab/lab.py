@@ -166,7 +166,7 @@ def _pin_models(lab: Lab) -> str:
     shutil.copyfile(shipped.weights, folder / f"{READING_MODEL}.gguf")
     (folder / f"{READING_MODEL}.json").write_bytes(shipped.manifest.canonical_bytes())
     endless = folder / f"{ENDLESS_MODEL}.gguf"
-    write_model(endless)
+    write_model(endless, ends=False)
     endless.with_suffix(".json").write_bytes(synthetic_manifest(endless).canonical_bytes())
     pins = {
         name: provision.pin_model(

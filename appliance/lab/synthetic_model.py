@@ -7,7 +7,7 @@ words in no order. The same seed gives the same bytes on every machine: all numb
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -86,9 +86,19 @@ class _Token:
     bias: float
 
 
-def write_model(path: Path, *, seed: int = 1) -> None:
-    """Write the model to `path`, over whatever is there."""
+def write_model(path: Path, *, seed: int = 1, ends: bool = True) -> None:
+    """Write the model to `path`, over whatever is there.
+
+    Args:
+        path: Of the file.
+        seed: Of the weights.
+        ends: Answers end by themselves now and then; otherwise only where they must.
+    """
     vocabulary = _vocabulary()
+    if not ends:
+        vocabulary = [
+            replace(token, bias=_BIAS_NEVER) if token.text == "<|end|>" else token for token in vocabulary
+        ]
     header = Header(
         "tiny-random",
         n_vocab=len(vocabulary),

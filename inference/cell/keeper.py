@@ -67,7 +67,7 @@ class Keeper:
         if self._drained_at is None:
             self._drained_at = now + DRAIN_S
             self._stop_accepting()
-            self._cell.life.draining = True
+            self._cell.life.drain()
         return not self._cell.life.running or now >= self._drained_at
 
     def _is_over(self, now: float) -> bool:

@@ -52,6 +52,13 @@ class Life:
             if work.device in devices:
                 work.stop(End.REVOKED)
 
+    def drain(self) -> None:
+        """Take no more requests, and stop those that wait in line: no stream comes free for them any more."""
+        self.draining = True
+        for work in tuple(self.running):
+            if work.in_line:
+                work.stop(End.DRAINED)
+
     def stop_all(self, reason: End) -> None:
         """Take no more requests and stop those that run."""
         self.draining = True

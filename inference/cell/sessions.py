@@ -155,7 +155,11 @@ class Sessions:
         taken = self._opening + sum(len(session.streams) for session in self)
         if taken + streams > self._policy.current.limits.sessions:
             raise Refusal("too_many_sessions")
-        claimed = await self._claim_streams(streams)
+        work.in_line = True
+        try:
+            claimed = await self._claim_streams(streams)
+        finally:
+            work.in_line = False
         opening = asyncio.create_task(self._begin(work, claimed, kept=kept, ttl_s=ttl_s))
         try:
             return await asyncio.shield(opening)

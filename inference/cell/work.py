@@ -19,12 +19,14 @@ class Work:
         device: Who sent it.
         stopped: Why it was stopped, None while it was not.
         has_content: Its body was read, so text of the client is in this process's memory.
+        in_line: It waits for a stream.
     """
 
     def __init__(self, device: DeviceAccess) -> None:
         self.device = device
         self.stopped: End | None = None
         self.has_content = False
+        self.in_line = False
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._sealed = False
