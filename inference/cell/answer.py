@@ -31,7 +31,7 @@ from inference.cell.completion import (
 from inference.cell.errors import Refusal
 from inference.cell.generation import Bounds, Generation
 from inference.cell.sessions import Session
-from inference.cell.tools import CallReader, Tools
+from inference.cell.tools import Call, CallReader, Tools
 from inference.cell.turn import Turn
 from inference.cell.work import Work
 
@@ -122,11 +122,11 @@ async def _answer_whole(
 
     for choice, finish in zip(choices, await turn.decode(emit), strict=True):
         choice.finish = finish
-        if tools is not None and finish == "stop":
+        if tools is not None:
             reader = tools.reader()
             reader.feed(choice.text)
             choice.calls = reader.finish()[1]
-            choice.finish = "tool_calls" if choice.calls else finish
+            choice.finish = _finish(finish, choice.calls)
     signed = await turn.conclude()
     body = render_whole(form, heading, choices, turn.usage, signed)
     headers = {"x-receipt-id": turn.session.receipt, "cache-control": "no-store"}
@@ -175,9 +175,9 @@ class EventStream(Response):
             text, calls = reader.finish()
             if text:
                 data += self._chunks.piece(index, text, ())
-            if calls and finishes[index] == "stop":
+            if calls:
                 data += self._chunks.calls(index, calls)
-                finishes[index] = "tool_calls"
+            finishes[index] = _finish(finishes[index], calls)
         return data
 
     async def _send_piece(self, send: Send, index: int, piece: Piece) -> None:
@@ -205,6 +205,11 @@ class EventStream(Response):
         signed = await self._turn.ended()
         receipt = render_receipt_comment(signed) if signed else b""
         await _send_body(send, render_error_event(refusal.code) + receipt + DONE, more=False)
+
+
+def _finish(reason: str, calls: Sequence[Call]) -> str:
+    """Return why an answer ended, for its reader: one that was cut off behind its calls has calls and was cut off."""
+    return "tool_calls" if calls and reason == "stop" else reason
 
 
 async def _send_body(send: Send, data: bytes, *, more: bool) -> None:

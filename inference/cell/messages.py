@@ -5,9 +5,9 @@ No images, no files: what a URL in a message points to is never fetched, since n
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
+from inference.cell import strict_json
 from inference.cell.errors import Refusal
 
 # What an answer holds besides role and content: SDKs send it back as part of the history, empty.
@@ -88,8 +88,8 @@ def _call(call: Any) -> dict[str, Any]:
     ):
         raise Refusal("invalid_value", "messages")
     try:
-        arguments = json.loads(function["arguments"])
-    except (ValueError, RecursionError):
+        arguments = strict_json.parse(bytearray(function["arguments"], "utf-8"))
+    except Refusal:  # what the model wrote was no JSON, or nests too deep to be handed to a template
         arguments = function["arguments"]
     return {"function": {"name": function["name"], "arguments": arguments}}
 

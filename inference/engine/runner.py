@@ -158,6 +158,8 @@ class Runner:
         Raises:
             StreamBusy, RefusedError, ContextOverflow: See `Scheduler.begin`.
         """
+        if self._layout.extended or self._layout.transposed:
+            like = None  # a part of such a state cannot be copied
         kept = self._scheduler.begin(stream, prompt, sampling.max_tokens, lookup=sampling.lookup, like=like)
         self._context.truncate(stream, kept)
         if like is not None and (shared := self._scheduler.shared(stream, like)):

@@ -63,6 +63,7 @@ class SimulatedEngine:
     prompts: list[list[int]] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
     offered: list[Any] = field(default_factory=list)
+    finish: Literal["stop", "length"] = "stop"
     weights: bytes = b""
     threads: int = 0
     most_wait_s: float = 0.0
@@ -144,7 +145,7 @@ class SimulatedEngine:
                 text, 1, None, () if sampling.logprobs is None else _logprobs(text, sampling.logprobs)
             )
             count += 1
-        yield Piece("", 0, "stop")
+        yield Piece("", 0, self.finish)
 
     async def close_stream(self, stream: int) -> Erased:
         if stream in self.busy:

@@ -83,6 +83,25 @@ def test_a_stream_shows_text_at_once_and_calls_whole(
     assert (shown, called, reason) == (text, calls, finish)
 
 
+def test_calls_that_are_complete_when_the_answer_is_cut_off_are_not_lost(cell: RunningCell) -> None:
+    cell.engine.answer, cell.engine.finish = CALL, "length"
+    with cell.client() as client:
+        for stream in (False, True):
+            reply = client.post(CHAT, json=ask(tools=[WEATHER], stream=stream)).text
+            assert '"finish_reason":"length"' in reply
+            assert '"name":"weather"' in reply
+
+
+def test_arguments_that_nest_too_deep_for_a_template_stay_text(cell: RunningCell) -> None:
+    deep = "[" * 900 + "]" * 900
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": deep}}
+    body = ask()
+    body["messages"].append({"role": "assistant", "content": None, "tool_calls": [call]})
+    with cell.client() as client:
+        assert client.post(CHAT, json=body).status_code == 200
+    assert cell.engine.seen[-1][1]["tool_calls"][0]["function"]["arguments"] == deep
+
+
 def fits(grammar: Automaton, text: str) -> bool:
     state = grammar.walk(grammar.start, text.encode())
     return state is not None and state.accepting
