@@ -12,6 +12,7 @@ UnavailableError
 HostError
 └── EngineFailed          llama.cpp failed or cannot be trusted; the cell must end
     └── StateFormatError  the build's state format is not the one we can erase
+BrokenOff                 a batch that nobody waits for made way; never leaves the engine
 """
 
 from __future__ import annotations
@@ -106,3 +107,7 @@ class StateFormatError(EngineFailed):
     """A sequence state that is not in the one format we know how to overwrite."""
 
     code = "state_format"
+
+
+class BrokenOff(Exception):  # noqa: N818 - it says what happened, and nothing is wrong
+    """A batch ended early, since somebody asked for the machine."""

@@ -6,12 +6,13 @@ belongs to one thread at a time; `Model` may be read from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from appliance.core.errors import PinError
-from inference.engine.errors import EngineFailed
+from inference.engine.errors import BrokenOff, EngineFailed
 from inference.engine.pace import MOST_ROWS
 from inference.engine.state_blob import fresh_memory
 
@@ -33,7 +34,13 @@ MAX_STREAMS = 256  # LLAMA_MAX_SEQ
 
 # llama.cpp logs to stderr, some of it content (grammars). abs(3) takes the level, ignores the text and returns: a
 # sink that runs no Python and cannot fail.
-_SINK = ctypes.cast(ctypes.CDLL(None).abs, lib.llama_log_callback)
+_LIBC = ctypes.CDLL(None)
+_SINK = ctypes.cast(_LIBC.abs, lib.llama_log_callback)
+# Asked before each operation of a batch that may be broken off. strlen(3) of a flag is not 0 once it is raised: again
+# a function that runs no Python.
+_RAISED = ctypes.cast(_LIBC.strlen, lib.ggml_abort_callback)
+_NEVER = lib.ggml_abort_callback()
+_BROKEN_OFF = 2  # status of llama_decode
 
 
 @functools.cache
@@ -159,6 +166,7 @@ class Context:
                 hint="lower max_sessions or context_tokens in the pin",
             )
         self._memory = lib.llama_get_memory(self.handle)
+        self._flag = ctypes.create_string_buffer(2)  # "" or one byte, and the end of the string
         self._batch = _Batch(self.batch_tokens)
         self._output_rows = self.streams  # that the output buffer has
 
@@ -187,6 +195,7 @@ class Context:
 
         Raises:
             EngineFailed: If an argument is out of range or llama.cpp fails; cells may have been written then.
+            BrokenOff: Inside `interruptible` alone.
         """
         batch, n = self._batch, len(tokens)
         if not 0 < n <= self.batch_tokens or len(outputs) > self.outputs:
@@ -197,8 +206,24 @@ class Context:
         self._output_rows = max(self._output_rows, len(outputs))
         status = lib.llama_decode(self.handle, batch.struct)
         batch.wipe(n)
+        if status == _BROKEN_OFF:
+            raise BrokenOff
         if status != 0:
             raise EngineFailed(f"llama_decode returned {int(status)}")
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Generator[None, None, None]:
+        """Let `interrupt` break off what is decoded inside, with `BrokenOff`. What was called before does not count."""
+        self._flag[0] = b"\0"
+        lib.llama_set_abort_callback(self.handle, _RAISED, ctypes.addressof(self._flag))
+        try:
+            yield
+        finally:
+            lib.llama_set_abort_callback(self.handle, _NEVER, None)
+
+    def interrupt(self) -> None:
+        """Break off a batch that may be; from any thread. It ends within an operation of its graph, on a CPU."""
+        self._flag[0] = b"\1"
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """Return the logits of a row of the last batch, (n_vocab,) float32, valid until the next one; may be written to.

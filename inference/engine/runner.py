@@ -3,18 +3,20 @@
 What is overwritten when a stream closes: its KV cells, its tokens, the logits, what its sampler remembers. What cannot:
 Python strings and integers that passed through (they go with the process), llama.cpp's own copy of the last batch's
 token ids and the activations in its compute buffers, which have no address for us; a batch of nothing runs over them
-as soon as nobody is waiting for an answer.
+as soon as nobody is waiting for an answer, and makes way for who comes meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from inference.engine.constraint import Constraint
 from inference.engine.erase import Erased, erase, overwrite_activations
+from inference.engine.errors import BrokenOff
 from inference.engine.logprobs import Logprobs, TokenLogprob
 from inference.engine.pace import UNMEASURED
 from inference.engine.sampler import Logits, Sampler
@@ -26,6 +28,9 @@ from inference.engine.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from inference.engine.llama import Context
+
+
+_TIDY_LATEST_S: Final = 30.0  # after a session's end; from then on activations are overwritten whoever waits
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class Runner:
             0,
             0,
         )  # rows and outputs of the largest batches since activations were overwritten last
-        self._closed_since = False
+        self._closed_at: float | None = None  # first session since then
         self.prefilled = 0
         self.speed = UNMEASURED
 
@@ -134,7 +139,7 @@ class Runner:
     @property
     def tidy_due(self) -> bool:
         """Whether activations of a closed session may still be in llama.cpp's buffers."""
-        return self._closed_since and self._traces != (0, 0)
+        return self._closed_at is not None and self._traces != (0, 0)
 
     def open(self) -> int:
         """Claim a stream.
@@ -190,22 +195,34 @@ class Runner:
         self.cancel(stream)
         erased = erase(self._context, self._layout, stream, cells)
         self._context.wipe_logits()
-        self._closed_since = True
+        self._closed_at = self._closed_at or perf_counter()
         if erased.verified:
             self._scheduler.close(stream)
         else:
             self._scheduler.stream(stream).wipe()
         return erased
 
-    def tidy(self) -> None:
+    def tidy(self, pending: Callable[[], bool] | None = None) -> None:
         """Run a batch of nothing over the activations of closed sessions.
+
+        Args:
+            pending: Whether somebody waits already. The batch then makes way for them, and for whoever calls `interrupt`
+                meanwhile, and is due again; but not for ever. None: it runs to its end.
 
         Raises:
             EngineFailed: If llama.cpp fails.
         """
-        rows, outputs = self._traces
-        overwrite_activations(self._context, self._layout, self._scheduler.free[0], rows, outputs)
-        self._traces, self._closed_since = (0, 0), False
+        overdue = self._closed_at is not None and perf_counter() - self._closed_at > _TIDY_LATEST_S
+        if pending is None or overdue:
+            self._overwrite_activations()
+            return
+        with contextlib.suppress(BrokenOff), self._context.interruptible():
+            if not pending():
+                self._overwrite_activations()
+
+    def interrupt(self) -> None:
+        """Somebody waits: a `tidy` that runs makes way. The one method that may be called from any thread."""
+        self._context.interrupt()
 
     def step(self) -> list[tuple[int, Piece]]:
         """Decode the next token of every answer in progress, and guesses if they pay, then one chunk of a prompt.
@@ -233,6 +250,16 @@ class Runner:
         """Close every open stream."""
         for stream in self._scheduler.held:
             self.close(stream)
+
+    def _overwrite_activations(self) -> None:
+        rows, outputs = self._traces
+        stream = self._scheduler.free[0]
+        try:
+            overwrite_activations(self._context, self._layout, stream, rows, outputs)
+        except BrokenOff:
+            self._context.truncate(stream, 0)
+            raise
+        self._traces, self._closed_at = (0, 0), None
 
     def _decode(self, step: Step) -> list[tuple[int, Piece]]:
         if step.guessed:

@@ -20,9 +20,7 @@ from inference.engine.pace import Speed
 from inference.engine.runner import Piece, Runner
 from inference.engine.sampling import Sampling
 
-_TIDY_AFTER_S = (
-    0.05  # idle time before buffers are overwritten, so that it delays no request that follows at once
-)
+_TIDY_AFTER_S = 0.05  # idle time before buffers are overwritten; a command makes that give way
 
 T = TypeVar("T")
 Owner = TypeVar("Owner")
@@ -85,7 +83,7 @@ class Worker(Generic[Owner]):
             self._owners.pop(stream, None)
             self._runner.cancel(stream)
 
-        self._commands.put(cancel)
+        self._put(cancel)
 
     async def close(self, stream: int) -> Erased:
         """Run `Runner.close`. An erase that does not verify is a failure of the engine."""
@@ -103,7 +101,7 @@ class Worker(Generic[Owner]):
         """Close every stream, free everything, end the thread."""
         if not self._ending:
             self._ending = True
-            self._commands.put(None)
+            self._put(None)
         await self._ended.wait()
         self._thread.join()
 
@@ -122,8 +120,12 @@ class Worker(Generic[Owner]):
             else:
                 self._tell(_settle, answer, answer.set_result, result)
 
-        self._commands.put(run)
+        self._put(run)
         return await answer
+
+    def _put(self, command: Callable[[], None] | None) -> None:
+        self._commands.put(command)
+        self._runner.interrupt()  # after it is there to be found
 
     def _healthy(self, command: Callable[[], T]) -> Callable[[], T]:
         """Refuse a command once the engine has failed; closing streams still goes on then."""
@@ -154,7 +156,7 @@ class Worker(Generic[Owner]):
             try:
                 command = self._next_command(block=not stepping)
             except Empty:
-                self._step() if stepping else self._runner.tidy()
+                self._step() if stepping else self._runner.tidy(lambda: not self._commands.empty())
                 return True
             if command is None:
                 return False

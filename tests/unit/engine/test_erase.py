@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from engine_bench import Bench
 from numpy.typing import NDArray
 
 from inference.engine import erase as erasing
+from inference.engine import runner
 from inference.engine.errors import EngineFailed
 from inference.engine.llama import Context
 from inference.engine.sampling import Sampling
@@ -162,6 +164,37 @@ def test_activations_are_run_over_once_nobody_waits_and_before_the_last_stream_g
     opened = [bench.runner.open() for _ in range(4)]
     assert not bench.runner.tidy_due
     assert opened == [0, 1, 2, 3]
+
+
+def test_overwriting_activations_makes_way_and_is_done_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.runner.close(filled(bench))
+    bench.runner.tidy(lambda: True)
+    assert bench.runner.tidy_due  # somebody waited already
+    real = bench.context.decode
+
+    def interrupted(*batch: Any) -> None:
+        bench.runner.interrupt()
+        real(*batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.context, "decode", interrupted)
+        bench.runner.tidy(lambda: False)
+        assert bench.runner.tidy_due  # somebody came meanwhile
+        answered = filled(bench)  # an answer is not broken off by that
+    bench.runner.close(answered)
+    bench.runner.tidy(lambda: False)
+    assert not bench.runner.tidy_due
+
+
+def test_overwriting_activations_does_not_make_way_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.runner.close(filled(bench))
+    monkeypatch.setattr(runner, "_TIDY_LATEST_S", 0.0)
+    bench.runner.tidy(lambda: True)
+    assert not bench.runner.tidy_due
 
 
 def test_a_stream_that_was_never_used_needs_no_erase(bench: Bench) -> None:

@@ -34,6 +34,7 @@ class SimulatedRunner:
     tidy_due: bool = False
     speed: Speed = Speed(1.0, 2.0)  # noqa: RUF009 - frozen
     opened: int = 0
+    interrupted: int = 0
 
     @property
     def busy(self) -> bool:
@@ -60,8 +61,12 @@ class SimulatedRunner:
     def close_all(self) -> None:
         self.log.append("close all")
 
-    def tidy(self) -> None:
-        self.tidy_due = False
+    def tidy(self, pending: Callable[[], bool]) -> None:
+        if not pending():
+            self.tidy_due = False
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
 
     def step(self) -> list[tuple[int, Piece]]:
         self.threads.add(threading.get_ident())
