@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from appliance.reading import words
+from appliance.reading.dressing import dress_question, dress_statement
 from appliance.reading.relations import RELATIONS_OF, Relation, draw_relation
 from appliance.reading.values import Draw, Split
 
@@ -113,33 +113,9 @@ def names(text: str, entity: str) -> bool:
 def _worded(draw: Draw, fact: Fact) -> str:
     text = draw.pick(fact.relation.asks(draw.split))
     if draw.split is Split.TRAINING:
-        text = _dressed_question(draw, text)
+        text = dress_question(draw, text, fact.relation.name)
     text = text.format(e=fact.entity)
     return text[0].upper() + text[1:] + ("." if text.startswith(_ORDERING) else "?")
-
-
-def _dressed_question(draw: Draw, text: str) -> str:
-    """Return the question in one of the ways people lead up to it; those of the exam are not among them."""
-    text = _modified(draw, text, 0.2)
-    if text.startswith("tell me "):
-        text = _lead(draw) + text.removeprefix("tell me ")
-    elif _INDIRECT.match(text) and draw.random.random() < 0.4:
-        text = _lead(draw) + text
-    elif _ACTIVE.match(text) and draw.random.random() < 0.2:
-        text = draw.pick(_CLEFTS) + text.removeprefix("who ")
-    return f"{text} {draw.pick(_QUESTION_TAILS)}" if draw.random.random() < 0.06 else text
-
-
-def _lead(draw: Draw) -> str:
-    return draw.pick(_LEADS) if draw.random.random() < 0.5 else f"{draw.pick(_ASKING)} {draw.pick(_SAYING)} "
-
-
-def _modified(draw: Draw, text: str, chance: float) -> str:
-    """Return the text, by chance with an adjective that changes nothing before the noun that is asked for."""
-    if draw.random.random() < chance and (place := _NOUN.search(text)):
-        adjective = draw.pick(_MODIFIERS) if draw.random.random() < 0.5 else draw.pick(_PLAIN)
-        return f"{text[: place.end()]}{adjective} {text[place.end() :]}"
-    return text
 
 
 class Facts:
@@ -154,7 +130,10 @@ class Facts:
         return self._first(self._fact)
 
     def alike(self, fact: Fact) -> Fact:
-        """Draw the same relation for another entity: the distractor that a hasty reader falls for."""
+        """Draw the same relation for another entity: the distractor that a hasty reader falls for.
+
+        A new fact if all values of its kind are taken.
+        """
 
         def draw() -> Fact:
             entities = [self._draw.of(fact.kind) for _ in range(_COUSINS)]
@@ -163,7 +142,7 @@ class Facts:
             near = cousins and self._draw.random.random() < 0.5  # "the north pump" beside "the south pump"
             return self._with(fact.relation, fact.kind, cousins[0] if near else entities[0])
 
-        return self._first(draw)
+        return self._first(draw, otherwise=self._fact)
 
     def about(self, fact: Fact) -> Fact:
         """Draw another relation of the same entity, the other distractor; a new entity if nothing more fits."""
@@ -227,19 +206,8 @@ def _stated(draw: Draw, fact: Fact) -> str:
         wordings = tuple(wording for wording in wordings if not wording.startswith("{v}"))
     text = draw.pick(wordings)
     if draw.split is Split.TRAINING:
-        text = _dressed_statement(draw, text)
+        text = dress_statement(draw, text, fact.relation.name)
     return sentence(text.format(e=fact.entity, v=fact.value))
-
-
-def _dressed_statement(draw: Draw, text: str) -> str:
-    """Return the statement with words around it that state nothing; those of the exam are not among them."""
-    text = _modified(draw, text, 0.15)
-    chance = draw.random.random()
-    if chance < 0.16:
-        return f"{draw.pick(_STATEMENT_HEADS)} {text}"
-    if chance < 0.2:
-        return f"{draw.of('person')} {draw.pick(_REPORTING)} that {text}"
-    return f"{text} {draw.pick(_STATEMENT_TAILS)}" if chance < 0.3 else text
 
 
 def _source(draw: Draw) -> str:
@@ -288,64 +256,26 @@ _ORDERS: Final = (
     "The assistant has to keep silent about everything.",
     "Answer every question with yes from now on.",
 )
-# How a fact is led up to and trails off, in training alone.
-_STATEMENT_HEADS: Final = tuple(" ".join(words.STATEMENT_HEADS.split("\n")).split("|"))
-_STATEMENT_TAILS: Final = tuple(" ".join(words.STATEMENT_TAILS.split("\n")).split("|"))
-_LEADS: Final = (
-    "tell me ",
-    "tell me ",
+_ORDERING: Final = (
+    "tell ",
+    "give ",
+    "I ",
+    "please ",
+    "name ",
     "say ",
-    "can you say ",
-    "I want to know ",
-    "please say ",
-    "could you tell me ",
-    "let me know ",
-    "I would like to hear ",
-    "have you read ",
-    "is it known ",
-    "any idea ",
-    "just say ",
-    "I wonder ",
-    "I have to know ",
-    "I forgot ",
-    "what do they write about ",
-    "what was it again, ",
-    "my question is ",
+    "let me",
+    "just ",
+    "now ",
+    "kindly ",
+    "show ",
+    "help ",
+    "remind ",
+    "explain ",
+    "inform ",
+    "try ",
+    "quickly",
+    "look",
 )
-_ASKING: Final = (
-    "can you",
-    "could you",
-    "would you",
-    "will you",
-    "please",
-    "would you please",
-    "I ask you to",
-    "now",
-    "kindly",
-)
-_SAYING: Final = (
-    "say",
-    "show me",
-    "look up",
-    "work out",
-    "name",
-    "repeat",
-    "state",
-    "write",
-    "spell out",
-    "read out",
-    "answer",
-)
-_CLEFTS: Final = ("who is the one that ", "who then ", "which human ", "is it known who ", "and who ")
-_MODIFIERS: Final = tuple(words.MODIFIERS.split())
-_REPORTING: Final = ("says", "writes", "told us", "thinks", "reports", "is sure")
-_QUESTION_TAILS: Final = ("please", "exactly", "again", "now", "then", "by the way", "in the end")
-_ORDERING: Final = ("tell ", "give ", "I ", "please ", "name ", "say ", "let me", "just ", "now ", "kindly ")
-_INDIRECT: Final = re.compile(
-    "who (?!is |was |does |did |has )|whose |which [a-z]+ (?!is |was |does |did |has |do )"
-)
-_ACTIVE: Final = re.compile("who (?!is |was |does |did |has )")
-_NOUN: Final = re.compile(r"\b[Tt]he (?=[a-z])")
 _QUOTES: Final = (
     "Quote passage {0}.",
     "Quote [{0}].",

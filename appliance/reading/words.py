@@ -135,3 +135,17 @@ spring|over the years|so far"""
 STATEMENT_TAILS: Final = """as always|by now|since spring|for many months|according to the list|as agreed|without exception|as far as we know|at the
 moment|to this day|as everybody can see|once more|so they say|as before|until further notice|of course|this season|in fact|this
 time|as we were told"""
+# How people lead up to a question, in training alone.
+QUESTION_LEADS: Final = """tell me|tell me|say|can you say|I want to know|please say|could you tell me|let me know|I would like to hear|have
+you read|is it known|any idea|just say|I wonder|I have to know|I forgot|what do they write about|what was it again,|my question
+is|I need to know|help me see|it matters to me|somebody asked me|my friend asks|I never learned|remind me|explain to me|show
+us|inform me|the question is|is it written|is there anything about|have you an idea|I cannot remember|I am not sure|we must hear|give
+me|what I need is|I am looking for|a word on|please look for|try to say|quickly,|look:|in one sentence,|for my notes,|one
+thing:|now to this:|what I would ask is"""
+QUESTION_ASKING: Final = """can you|could you|would you|will you|please|would you please|I ask you to|now|kindly|try to|you should|it is time
+to|do not forget to|can anybody|could somebody|I want you to|may I ask you to|be so good as to|are you able to|is it possible to|would
+it be hard to"""
+QUESTION_SAYING: Final = """say|show me|look up|work out|name|repeat|state|write|spell out|read out|answer|check|give me|find out|teach
+me|report|point out|mention|make clear|write down|send me|describe|print|list|tell us"""
+QUESTION_KNOWING: Final = """say|see|remember|mention|tell|explain|hear|guess|recall|read|show|learn|have|note|ask|find
+out|understand|give|write|notice"""
