@@ -6,7 +6,6 @@ all cells that it ever used, which is read back and compared before the stream i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,19 +64,28 @@ def is_zero(context: Context, layout: Layout, stream: int, cells: int) -> bool:
     )
 
 
-def overwrite_activations(context: Context, layout: Layout, stream: int, tokens: int, outputs: int) -> None:
-    """Run batches of nothing on a stream that holds nothing, the first as large as the largest since the last time.
+def overwrite_activations(context: Context, stream: int, start: int, tokens: int, outputs: int) -> None:
+    """Run batches of nothing behind what a stream holds, the first as large as the largest since the last time.
 
     It goes through the buffers that held activations of real tokens. They have no address in llama.cpp's interface,
     so this half of the erase is not verified here as the KV cache and the logits are; `appliance audit erasure` looks.
     The second batch has another shape: llama.cpp keeps a compute graph with the token ids of the first batch that it
     was built for, and takes it again for batches of the same shape (src/llama-graph.cpp, llm_graph_result::can_reuse).
+
+    Args:
+        context: Nothing else runs on it.
+        stream: Has room for `tokens`, and for two, from `start` on; it is as it was afterwards, but for the bytes of those cells.
+        start: Tokens that it holds.
+        tokens, outputs: Rows of the first batch, and how many of them have logits.
+
+    Raises:
+        BrokenOff: As `Context.decode`.
     """
-    tokens = min(tokens, context.batch_tokens, context.stream_tokens)
     for count in (tokens, 1 if tokens > 1 else 2):
-        _decode_filler(context, stream, count, range(count - min(outputs, count), count))
-        if not erase(context, layout, stream, count).verified:
-            raise EngineFailed("the KV cache does not read back as zero")
+        try:
+            _decode_filler(context, stream, range(start, start + count), outputs)
+        finally:
+            context.truncate(stream, start)
     context.wipe_logits()
 
 
@@ -93,7 +101,7 @@ def prove(context: Context) -> Layout:
         EngineFailed: If any of it is not so. The cell must not serve then.
     """
     for stream in sorted({0, context.streams - 1}):
-        _decode_filler(context, stream, _PROOF_CELLS, [_PROOF_CELLS - 1])
+        _decode_filler(context, stream, range(_PROOF_CELLS), 1)
         state = parse_state(context.read_state(stream))
         if state.cells != _PROOF_CELLS or not all(tensor.any() for tensor in state.tensors()):
             raise EngineFailed("erase self-test: decoding leaves no trace that could be checked")
@@ -106,6 +114,8 @@ def prove(context: Context) -> Layout:
     return state.layout
 
 
-def _decode_filler(context: Context, stream: int, tokens: int, outputs: Sequence[int]) -> None:
-    filler = [(index * 7919 + 1) % context.n_vocab for index in range(tokens)]
-    context.decode(filler, range(tokens), [stream] * tokens, outputs)
+def _decode_filler(context: Context, stream: int, positions: range, outputs: int) -> None:
+    """Decode tokens that mean nothing, with logits for the last few."""
+    count = len(positions)
+    filler = [(index * 7919 + 1) % context.n_vocab for index in range(count)]
+    context.decode(filler, positions, [stream] * count, range(count - min(outputs, count), count))

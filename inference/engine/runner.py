@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from inference.engine.constraint import Constraint
 from inference.engine.erase import Erased, erase, overwrite_activations
-from inference.engine.errors import BrokenOff
+from inference.engine.errors import BrokenOff, EngineFailed
 from inference.engine.logprobs import Logprobs, TokenLogprob
 from inference.engine.pace import UNMEASURED
 from inference.engine.sampler import Logits, Sampler
@@ -138,8 +138,11 @@ class Runner:
 
     @property
     def tidy_due(self) -> bool:
-        """Whether activations of a closed session may still be in llama.cpp's buffers."""
-        return self._closed_at is not None and self._traces != (0, 0)
+        """Whether activations of a closed session may still be in llama.cpp's buffers, and some stream has room to run over
+        them: a free one, or one whose context is not almost full."""
+        rows, _ = self._traces
+        _, held = self._scheduler.emptiest
+        return self._closed_at is not None and rows > 0 and held + max(rows, 2) <= self._context.stream_tokens
 
     def open(self) -> int:
         """Claim a stream.
@@ -147,8 +150,6 @@ class Runner:
         Raises:
             NoFreeStream: If all are open.
         """
-        if self.tidy_due and len(self._scheduler.free) == 1:
-            self.tidy()  # it needs a free stream, and this is the last
         return self._scheduler.open()
 
     def start(self, stream: int, prompt: Sequence[int], sampling: Sampling, like: int | None = None) -> None:
@@ -203,7 +204,7 @@ class Runner:
         return erased
 
     def tidy(self, pending: Callable[[], bool] | None = None) -> None:
-        """Run a batch of nothing over the activations of closed sessions.
+        """Run a batch of nothing over the activations of closed sessions, while nothing else runs.
 
         Args:
             pending: Whether somebody waits already. The batch then makes way for them, and for whoever calls `interrupt`
@@ -253,13 +254,15 @@ class Runner:
 
     def _overwrite_activations(self) -> None:
         rows, outputs = self._traces
-        stream = self._scheduler.free[0]
-        try:
-            overwrite_activations(self._context, self._layout, stream, rows, outputs)
-        except BrokenOff:
-            self._context.truncate(stream, 0)
-            raise
+        stream, held = self._scheduler.emptiest
+        cells = held + max(rows, 2)
+        self._scheduler.announce(stream, cells)
+        overwrite_activations(self._context, stream, held, rows, outputs)
         self._traces, self._closed_at = (0, 0), None
+        if stream in self._scheduler.free:  # so that the end of the next session need not overwrite these too
+            if not erase(self._context, self._layout, stream, cells).verified:
+                raise EngineFailed("the KV cache does not read back as zero")
+            self._scheduler.cleaned(stream)
 
     def _decode(self, step: Step) -> list[tuple[int, Piece]]:
         if step.guessed:

@@ -142,7 +142,7 @@ class Scheduler:
         self._batch_tokens = batch_tokens
         self._ageing_tokens = min(AGEING_TOKENS, self._chunk_tokens)
         self._streams: list[Stream | None] = [None] * streams
-        self._spare_cells = [0] * streams  # most cells that fillers wrote while nobody held the stream
+        self._spare_cells = [0] * streams  # most cells that were written while nobody held the stream
         self._answers = 0
 
     @property
@@ -173,6 +173,14 @@ class Scheduler:
         self._streams[index] = Stream(tokens, high_water=self._spare_cells[index])
         self._spare_cells[index] = 0
         return index
+
+    @property
+    def emptiest(self) -> tuple[int, int]:
+        """The stream with the most room and how many tokens its KV cache holds; a free one if there is one."""
+        if self.free:
+            return self.free[0], 0
+        index = min(self.held, key=lambda held: self.stream(held).cached)
+        return index, self.stream(index).cached
 
     def stream(self, index: int) -> Stream:
         """Return an open stream.
@@ -306,6 +314,10 @@ class Scheduler:
             self._spare_cells[index] = max(self._spare_cells[index], stop)
         else:
             stream.high_water = max(stream.high_water, stop)
+
+    def cleaned(self, index: int) -> None:
+        """Record that all cells of a free stream were overwritten."""
+        self._spare_cells[index] = 0
 
     def advance(self, index: int, stop: int) -> None:
         """Record that the KV cache holds the stream's tokens up to `stop`."""

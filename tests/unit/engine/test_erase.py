@@ -152,7 +152,7 @@ def test_logits_are_overwritten_when_a_stream_closes(bench: Bench) -> None:
     assert not bench.context.logits(0).any()
 
 
-def test_activations_are_run_over_once_nobody_waits_and_before_the_last_stream_goes(bench: Bench) -> None:
+def test_activations_are_run_over_on_a_free_stream_or_behind_an_idle_session(bench: Bench) -> None:
     assert not bench.runner.tidy_due
     stream = filled(bench)
     assert not bench.runner.tidy_due  # its session goes on
@@ -162,8 +162,23 @@ def test_activations_are_run_over_once_nobody_waits_and_before_the_last_stream_g
     assert not bench.runner.tidy_due
     bench.runner.close(filled(bench))
     opened = [bench.runner.open() for _ in range(4)]
+    assert bench.runner.tidy_due
+    bench.runner.tidy()
     assert not bench.runner.tidy_due
     assert opened == [0, 1, 2, 3]
+
+
+def test_running_over_activations_leaves_an_idle_session_as_it_was(bench: Bench) -> None:
+    closed, *kept = [filled(bench) for _ in range(4)]
+    before = [masked_rows(bench, stream) for stream in kept]
+    bench.runner.close(closed)
+    bench.runner.open()  # no stream is free
+    bench.runner.tidy()
+    assert not bench.runner.tidy_due
+    assert all(
+        np.array_equal(masked_rows(bench, stream), rows) for stream, rows in zip(kept, before, strict=True)
+    )
+    assert all(bench.runner.close(stream).verified for stream in kept)
 
 
 def test_overwriting_activations_makes_way_and_is_done_later(
