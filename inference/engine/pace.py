@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-STALL_STEPS: Final = 4.0  # a chunk may delay the decoding streams by this many of their steps
+STALL_STEPS: Final = 4.0  # a chunk may delay the decoding streams by this many of their steps,
+STALL_S: Final = (
+    0.4  # or by so many seconds if that is more: hardly noticed, and short chunks cost a fifth more per token
+)
 TYPICAL_TOKENS: Final = 32  # a shorter chunk costs more per token than those whose length is to be chosen
 MIN_RETRY_S: Final = 1
 MAX_RETRY_S: Final = 60
@@ -59,8 +62,9 @@ UNMEASURED: Final = Speed()
 def chunk_tokens(speed: Speed, *, default: int, unit: int, most: int) -> int:
     """Return how many prompt tokens fit between two decode steps.
 
-    So many that they take about `STALL_STEPS` decode steps: whoever is being answered meets gaps of five steps at
-    most, and whoever is being read has four fifths of the machine.
+    So many that they take about `STALL_STEPS` decode steps or `STALL_S`, whichever is longer: whoever is being answered
+    meets no longer gaps, and whoever is being read has most of the machine. Decode steps are the cheaper for each token
+    the more streams take part, so it pays to have read the prompts that wait.
 
     Args:
         speed: What was measured.
@@ -70,7 +74,7 @@ def chunk_tokens(speed: Speed, *, default: int, unit: int, most: int) -> int:
     """
     if not speed.token_s or not speed.step_s:
         return min(default, most)
-    fitting = min(STALL_STEPS * speed.step_s / speed.token_s, float(most))
+    fitting = min(max(STALL_STEPS * speed.step_s, STALL_S) / speed.token_s, float(most))
     return max(unit, int(fitting) // unit * unit)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from inference.engine.pace import (
     MAX_RETRY_S,
     MIN_RETRY_S,
+    STALL_S,
     STALL_STEPS,
     UNKNOWN_RETRY_S,
     UNMEASURED,
@@ -33,11 +34,20 @@ def test_the_end_of_a_prompt_says_nothing_about_long_chunks() -> None:
     assert UNMEASURED.prefilled(3, 1.0) == UNMEASURED
 
 
-def test_a_chunk_takes_as_long_as_a_few_decode_steps() -> None:
-    speed = Speed(token_s=0.003, step_s=0.06)  # 2 cores, 135M parameters, 8 streams
-    tokens = chunk_tokens(speed, default=128, unit=32, most=512)
-    assert tokens == 64
-    assert tokens * 0.003 <= STALL_STEPS * 0.06 < (tokens + 32) * 0.003
+@pytest.mark.parametrize(
+    ("token_s", "step_s", "chunk", "stall_s"),
+    [
+        (0.003, 0.06, 128, STALL_S),  # 2 cores, 135M parameters, 8 streams
+        (0.05, 0.5, 32, STALL_STEPS * 0.5),  # a model that is slow for these cores
+        (0.0001, 0.001, 512, STALL_S),  # a tiny one
+    ],
+)
+def test_a_chunk_takes_as_long_as_a_few_decode_steps_or_as_nobody_notices(
+    token_s: float, step_s: float, chunk: int, stall_s: float
+) -> None:
+    speed = Speed(token_s=token_s, step_s=step_s)
+    assert chunk_tokens(speed, default=128, unit=32, most=512) == chunk
+    assert chunk * token_s <= stall_s
 
 
 def test_without_measurements_a_chunk_has_the_default_length() -> None:
