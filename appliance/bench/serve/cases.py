@@ -93,10 +93,12 @@ def _cells(cells: int, streams: int) -> Case:
     return Case(f"cells-{cells}x{streams}", says, sides, Streams(cells * streams, 2))
 
 
-def _retrieval(name: str, *, stream: bool) -> Case:
-    sides: dict[str, Plan] = {OURS: Ours(1, _RETRIEVAL_CONTEXT), TUNED: tuned(1, _RETRIEVAL_CONTEXT)}
-    says = f"questions about passages, answers {'streamed: no lookup' if stream else 'whole: lookup'}"
-    return Case(name, says, sides, Retrieval(32, stream), shipped=True)
+def _retrieval(name: str, says: str, *, stream: bool = True, guess: bool = False) -> Case:
+    sides: dict[str, Plan] = {
+        OURS: Ours(1, _RETRIEVAL_CONTEXT, guess=guess),
+        TUNED: tuned(1, _RETRIEVAL_CONTEXT),
+    }
+    return Case(name, f"questions about passages, {says}", sides, Retrieval(32, stream), shipped=True)
 
 
 CASES: Final = (
@@ -111,8 +113,9 @@ CASES: Final = (
     _long(8),
     _cells(2, 4),
     _cells(4, 2),
-    _retrieval("retrieval", stream=False),
-    _retrieval("retrieval-streamed", stream=True),
+    _retrieval("retrieval", "answers streamed, lookup on by policy", guess=True),
+    _retrieval("retrieval-no-lookup", "answers streamed, lookup off"),
+    _retrieval("retrieval-whole", "answers sent whole, lookup on", stream=False),
     Case(
         CONTROL,
         "ours with 10 ms more for every decode call must fail",

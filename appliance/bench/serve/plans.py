@@ -34,12 +34,14 @@ class Ours:
         streams: KV streams of each.
         context_tokens: Of each stream.
         cells: Processes; they divide the cores as seats do.
+        guess: Tokens of streamed answers may be guessed, as the client's policy may say.
         delay_ms: Slept before every decode call. Only the positive control has one.
     """
 
     streams: int
     context_tokens: int
     cells: int = 1
+    guess: bool = False
     delay_ms: float = 0.0
 
     def pin(self, model: Model) -> Manifest:

@@ -106,6 +106,18 @@ def _chat(case: str, what: str) -> list[Row]:
     ]
 
 
+def _retrieval() -> list[Row]:
+    on, off, whole = "retrieval", "retrieval-no-lookup", "retrieval-whole"
+    return [
+        _at_least("retrieval, decode tokens/s, lookup on, vs tuned", on, "decode_tokens_per_s", TUNED, 1.20),
+        _at_least("the same with reading the prompt", on, "tokens_per_s", TUNED, None),
+        _at_least(
+            "retrieval, decode tokens/s, lookup off, vs tuned", off, "decode_tokens_per_s", TUNED, None
+        ),
+        _at_least("retrieval, whole answers with prompt and receipt", whole, "tokens_per_s", TUNED, None),
+    ]
+
+
 _ONE, _MANY, _LONG = "streams-1", "streams-8", "long-prompt"
 ROWS: Final = (
     _at_least("1 stream, decode tokens/s vs tuned", _ONE, "decode_tokens_per_s", TUNED, SINGLE_STREAM),
@@ -120,8 +132,7 @@ ROWS: Final = (
     _at_most("4k prompt, p99 between tokens vs default", _LONG, "gap_p99_ms", DEFAULT, 0.25),
     _at_most("4k prompt, p99 between tokens vs tuned", _LONG, "gap_p99_ms", TUNED, None),
     _at_most("4k prompt, its own TTFT vs default", _LONG, "ttft_ms", DEFAULT, None),
-    _at_least("retrieval, tokens/s vs tuned", "retrieval", "tokens_per_s", TUNED, 1.20),
-    _at_least("retrieval streamed, tokens/s vs tuned", "retrieval-streamed", "tokens_per_s", TUNED, None),
+    *_retrieval(),
     Row(
         "memory per additional session vs tuned",
         (_ONE, _MANY),

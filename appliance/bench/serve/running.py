@@ -193,7 +193,12 @@ def _policy(client: str, plan: Ours, model: Model, token: str) -> Policy:
         generation=1,
         revoked=False,
         seats=plan.cells,
-        limits=Limits(sessions=plan.streams, cell_idle_s=86_400, answer_tokens=plan.context_tokens),
+        limits=Limits(
+            sessions=plan.streams,
+            cell_idle_s=86_400,
+            answer_tokens=plan.context_tokens,
+            guess_in_streams=plan.guess,
+        ),
         models=(plan.pin(model),),
         devices=(device,),
     )
