@@ -1,7 +1,8 @@
 """The thread that owns a runner: commands in, pieces out.
 
 Commands are functions of the runner, run between two steps in the order they came. What a step produced goes to the
-event loop with one call_soon_threadsafe, however many answers it belongs to.
+event loop with one call_soon_threadsafe, however many answers it belongs to; of steps that take next to no time, several
+go together.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from appliance.core.errors import ApplianceError
@@ -21,6 +23,10 @@ from inference.engine.runner import Piece, Runner
 from inference.engine.sampling import Sampling
 
 _TIDY_AFTER_S = 0.05  # idle time before buffers are overwritten; a command makes that give way
+
+# Pieces that come faster are handed over together: nobody reads 250 of them a second, and the event loop would take the
+# processor from who computes.
+_HAND_OVER_S = 0.004
 
 T = TypeVar("T")
 Owner = TypeVar("Owner")
@@ -50,6 +56,8 @@ class Worker(Generic[Owner]):
         self._deliver = deliver
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._owners: dict[int, Owner] = {}
+        self._held: list[tuple[Owner, Piece]] = []  # pieces that were not handed over yet
+        self._handed_at = 0.0
         self._failure: EngineFailed | None = None
         self._ending = False
         self._ended = asyncio.Event()
@@ -153,6 +161,8 @@ class Worker(Generic[Owner]):
         """Run one command or one step; return False when told to end."""
         try:
             stepping = self._failure is None and self._runner.busy
+            if not stepping:
+                self._hand_over()
             try:
                 command = self._next_command(block=not stepping)
             except Empty:
@@ -160,6 +170,7 @@ class Worker(Generic[Owner]):
                 return True
             if command is None:
                 return False
+            self._hand_over()  # what it begins may take long
             command()
         except EngineFailed as error:
             self._fail(error)
@@ -174,9 +185,17 @@ class Worker(Generic[Owner]):
         return self._commands.get(timeout=_TIDY_AFTER_S if idle else None)
 
     def _step(self) -> None:
-        pieces = [(self._owner(stream, piece), piece) for stream, piece in self._runner.step()]
-        if pieces:
-            self._tell(self._deliver, pieces, None)
+        pieces = self._runner.step()
+        self._held += [(self._owner(stream, piece), piece) for stream, piece in pieces]
+        ends = any(piece.finish is not None for _, piece in pieces)
+        if ends or perf_counter() - self._handed_at >= _HAND_OVER_S:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._held:
+            held, self._held = self._held, []
+            self._handed_at = perf_counter()
+            self._tell(self._deliver, held, None)
 
     def _owner(self, stream: int, piece: Piece) -> Owner:
         """Return whose piece it is; after the last one, forget it, and with it what it holds of the answer."""
@@ -185,6 +204,7 @@ class Worker(Generic[Owner]):
     def _fail(self, failure: EngineFailed) -> None:
         if self._failure is None:
             self._failure = failure
+            self._hand_over()
             self._tell(self._deliver, [], failure)
 
     def _tell(self, callback: Callable[..., object], *args: Any) -> None:

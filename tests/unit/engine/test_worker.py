@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from appliance.core.errors import RefusedError
+from inference.engine import worker
 from inference.engine.erase import Erased
 from inference.engine.errors import EngineFailed
 from inference.engine.pace import Speed
@@ -126,7 +127,9 @@ def play(scenario: Callable[[Bench], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_a_step_is_handed_over_once_however_many_answers_it_served() -> None:
+def test_a_step_is_handed_over_once_however_many_answers_it_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_HAND_OVER_S", 0.0)
+
     async def scenario(bench: Bench) -> None:
         for stream, owner in enumerate("abc"):
             starting = asyncio.create_task(bench.worker.start(stream, [1], Sampling(max_tokens=3), owner))
@@ -141,6 +144,20 @@ def test_a_step_is_handed_over_once_however_many_answers_it_served() -> None:
         assert len(bench.runner.threads) == 1
         assert threading.get_ident() not in bench.runner.threads
         assert bench.worker.speed == Speed(1.0, 2.0)
+
+    play(scenario)
+
+
+def test_steps_that_take_no_time_are_handed_over_together_and_the_first_piece_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.runner.go.set()
+        await bench.worker.start(0, [1], LONG, "a")
+        await bench.until(lambda: not bench.runner.busy)
+        await asyncio.sleep(0.01)
+        assert len(bench.delivered[0]) == 1
+        assert sum(map(len, bench.delivered)) == LONG.max_tokens
+        assert len(bench.delivered) < LONG.max_tokens / 2
+        assert bench.delivered[-1][-1][1].finish == "length"
 
     play(scenario)
 
