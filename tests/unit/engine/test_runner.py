@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from engine_bench import CONTEXT_TOKENS, Bench, text_of
 
-from inference.engine import scheduler
+from inference.engine import pace, scheduler
 from inference.engine.errors import ContextOverflow, EngineFailed
 from inference.engine.llama import Context
 from inference.engine.sampling import Sampling
@@ -156,7 +156,10 @@ def test_cancelling_frees_the_step_and_keeps_the_stream(bench: Bench) -> None:
     assert bench.answer(stream, bench.prompt("hello"), GREEDY)
 
 
-def test_a_long_prompt_delays_others_by_one_chunk_per_token(bench: Bench) -> None:
+def test_a_long_prompt_delays_others_by_one_chunk_per_token(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "STALL_S", 0.0)  # so small a model would read all of it in that time
     talker, reader = bench.runner.open(), bench.runner.open()
     bench.runner.start(talker, bench.prompt("hello"), Sampling(max_tokens=40, temperature=0))
     bench.runner.step()
