@@ -67,6 +67,9 @@ class Limits(Closed):
         answer_tokens: Largest `max_tokens`.
         guess_in_streams: Whether tokens of a streamed answer may be guessed from its conversation: faster, but when its
             packets leave then depends on what it says.
+        share_prefixes: Whether what a session computed for its system messages and tools may serve the client's other
+            sessions while it is open: a long one is then read once, and the time to the first token tells the client's
+            devices of each other whether they use the same.
     """
 
     sessions: Annotated[int, Field(ge=1, le=255)] = 8
@@ -76,6 +79,7 @@ class Limits(Closed):
     body_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 1_048_576
     answer_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = 1024
     guess_in_streams: bool = False
+    share_prefixes: bool = False
 
 
 class Client(Closed):

@@ -30,6 +30,7 @@ from inference.cell.completion import (
 )
 from inference.cell.errors import Refusal
 from inference.cell.generation import Bounds, Generation
+from inference.cell.prompt import Prompt
 from inference.cell.sessions import Session
 from inference.cell.tools import Call, CallReader, Tools
 from inference.cell.turn import Turn
@@ -65,7 +66,7 @@ async def answer_prompt(
     cell: Cell,
     request: Request,
     generation: Generation,
-    prompt: list[int],
+    prompt: Prompt,
     form: Form,
     *,
     prompt_field: str,
@@ -77,7 +78,7 @@ async def answer_prompt(
         cell: The cell.
         request: Its body must have been read to its end.
         generation: How to answer.
-        prompt: In tokens.
+        prompt: What is answered.
         form: How to spell the answer.
         prompt_field: Name of the field that the prompt came in.
         tools: That may be called.
@@ -86,7 +87,7 @@ async def answer_prompt(
         Refusal: As its parts say.
     """
     work: Work = request.state.work
-    samplings = generation.fit(len(prompt), cell.engine.context_tokens, prompt_field)
+    samplings = generation.fit(len(prompt.tokens), cell.engine.context_tokens, prompt_field)
     work.watch_disconnect(request.receive)
     session = await _session(cell, request, work, choices=generation.choices)
     turn = Turn(cell, session, work, prompt, samplings)

@@ -9,7 +9,7 @@ from inference.cell.answer import answer_prompt, read_content
 from inference.cell.cell import Cell
 from inference.cell.chat_form import ChatForm
 from inference.cell.chat_request import parse_chat
-from inference.cell.prompt import chat_tokens
+from inference.cell.prompt import chat_prompt
 
 
 async def answer_chat(cell: Cell, request: Request) -> Response:
@@ -22,7 +22,9 @@ async def answer_chat(cell: Cell, request: Request) -> Response:
     """
     body, bounds = await read_content(cell, request)
     chat = parse_chat(body, bounds)
-    prompt = await chat_tokens(cell.engine, chat.messages, chat.tools.offered if chat.tools else ())
+    tools = chat.tools.offered if chat.tools else ()
+    share = cell.policy.current.limits.share_prefixes
+    prompt = await chat_prompt(cell.engine, chat.messages, tools, share=share)
     return await answer_prompt(
         cell, request, chat.generation, prompt, ChatForm(), prompt_field="messages", tools=chat.tools
     )

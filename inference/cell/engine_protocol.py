@@ -43,6 +43,11 @@ class CellEngine(Protocol):
     ) -> list[int]:
         """Render and tokenise. Raises RefusedError for messages that the template does not take."""
 
+    def opening_tokens(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], prompt: Sequence[int]
+    ) -> int:
+        """Return how many tokens of a prompt the system's messages and the tools make."""
+
     def text_tokens(self, text: str, *, add_special: bool) -> list[int]:
         """Tokenise plain text. Raises ContextOverflow."""
 
@@ -50,9 +55,20 @@ class CellEngine(Protocol):
         """Return what tokens say."""
 
     def generate(
-        self, stream: int, prompt: list[int], sampling: Sampling, *, like: int | None = None
+        self,
+        stream: int,
+        prompt: list[int],
+        sampling: Sampling,
+        *,
+        like: int | None = None,
+        shared: int = 0,
     ) -> AsyncIterator[Piece]:
-        """Decode; `like` is a stream that was given the same prompt before. Raises ContextOverflow, StreamBusy, EngineFailed."""
+        """Decode. Raises ContextOverflow, StreamBusy, EngineFailed.
+
+        Args:
+            like: A stream that was given the same prompt before.
+            shared: Tokens at the prompt's beginning that may be copied from another session.
+        """
 
     async def close_stream(self, stream: int) -> Erased:
         """Overwrite what the stream held and give it back."""

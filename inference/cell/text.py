@@ -8,7 +8,7 @@ from starlette.responses import Response
 from inference.cell.answer import answer_prompt, read_content
 from inference.cell.cell import Cell
 from inference.cell.errors import Refusal
-from inference.cell.prompt import text_tokens
+from inference.cell.prompt import Prompt, text_tokens
 from inference.cell.text_form import TextForm
 from inference.cell.text_request import parse_text
 
@@ -26,4 +26,6 @@ async def answer_text(cell: Cell, request: Request) -> Response:
         prompt = await text_tokens(cell.engine, prompt, "prompt", add_special=True)
     if not prompt:
         raise Refusal("invalid_value", "prompt")  # there is nothing to continue
-    return await answer_prompt(cell, request, asked.generation, prompt, TextForm(), prompt_field="prompt")
+    return await answer_prompt(
+        cell, request, asked.generation, Prompt(prompt), TextForm(), prompt_field="prompt"
+    )

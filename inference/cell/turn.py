@@ -11,6 +11,7 @@ from appliance.core.receipt import End, SignedReceipt
 from inference.cell.cell import Cell
 from inference.cell.completion import Usage
 from inference.cell.errors import Refusal
+from inference.cell.prompt import Prompt
 from inference.cell.sessions import Session
 from inference.cell.work import Work
 from inference.engine.errors import ContextOverflow, StreamBusy, TryLater
@@ -54,7 +55,7 @@ class Turn:
         cell: The cell.
         session: A kept one, or one that lives for this request.
         work: The request.
-        prompt: The whole conversation in tokens.
+        prompt: The whole conversation.
         samplings: How to choose tokens, for each choice; the session has a stream for each.
 
     Attributes:
@@ -62,7 +63,7 @@ class Turn:
     """
 
     def __init__(
-        self, cell: Cell, session: Session, work: Work, prompt: list[int], samplings: Sequence[Sampling]
+        self, cell: Cell, session: Session, work: Work, prompt: Prompt, samplings: Sequence[Sampling]
     ) -> None:
         self._cell = cell
         self.session = session
@@ -74,7 +75,7 @@ class Turn:
     @property
     def usage(self) -> Usage:
         """Token counts so far."""
-        return Usage(len(self._prompt), self.completion_tokens)
+        return Usage(len(self._prompt.tokens), self.completion_tokens)
 
     async def decode(self, emit: Emit) -> list[str]:
         """Decode the answer and give each piece of it to `emit`, with the number of its choice.
@@ -136,7 +137,7 @@ class Turn:
     async def _decode(self, emit: Emit) -> list[str]:
         session, limits = self.session, self._cell.policy.current.limits
         with session.turn(self._work, idle_s=limits.session_idle_s):
-            session.prompt_tokens += len(self._prompt)
+            session.prompt_tokens += len(self._prompt.tokens)
             if len(self._samplings) == 1:
                 return [await self._choose(0, emit)]
             return await self._choose_all(emit)
@@ -155,9 +156,10 @@ class Turn:
         session = self.session
         pieces = self._cell.engine.generate(
             session.streams[index],
-            self._prompt,
+            self._prompt.tokens,
             self._samplings[index],
             like=session.streams[0] if index else None,
+            shared=self._prompt.shared,
         )
         try:
             async for piece in pieces:

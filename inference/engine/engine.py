@@ -207,6 +207,23 @@ class Engine:
         self._verify_length(sum(len(fragment.text) for fragment in fragments if not fragment.trusted))
         return self._vocabulary.prompt_tokens(fragments)
 
+    def opening_tokens(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], prompt: Sequence[int]
+    ) -> int:
+        """Return how many tokens of a prompt come before what was said: the system's messages and the tools.
+
+        Args:
+            messages, tools: As `prompt_tokens`.
+            prompt: What that returned.
+
+        Raises:
+            RefusedError: As `prompt_tokens`.
+        """
+        fragments = [fragment for fragment in self._template.render(messages, tools) if fragment.opening]
+        opening = self._vocabulary.prompt_tokens(fragments)
+        pairs = zip(opening, prompt, strict=False)
+        return next((place for place, (one, other) in enumerate(pairs) if one != other), len(opening))
+
     def text_tokens(self, text: str, *, add_special: bool = True) -> list[int]:
         """Tokenise plain text, as `Vocabulary.text_tokens`.
 
@@ -227,6 +244,7 @@ class Engine:
         sampling: Sampling,
         *,
         like: int | None = None,
+        shared: int = 0,
         deadline_s: float | None = None,
     ) -> AsyncIterator[Piece]:
         """Answer a prompt on a stream.
@@ -240,6 +258,7 @@ class Engine:
             sampling: How to choose tokens, and how many at most.
             like: Another stream of the same session, whose answer to the same prompt was begun before; the prompt is then
                 read once for both.
+            shared: Tokens at the prompt's beginning that may be copied from another session's stream that holds them.
             deadline_s: Seconds from the first piece asked for in which the answer must be complete; None for no bound.
 
         Raises:
@@ -257,7 +276,7 @@ class Engine:
         verify_fits(len(prompt), sampling.max_tokens, self.context_tokens)
         if stream in self._requests:
             raise StreamBusy("the stream has an answer in progress")
-        return self._answer(stream, prompt, sampling, like, deadline_s)
+        return self._answer(stream, prompt, sampling, like=like, shared=shared, deadline_s=deadline_s)
 
     async def close_stream(self, stream: int) -> Erased:
         """End what runs on a stream, overwrite everything it left, and give it back.
@@ -339,7 +358,9 @@ class Engine:
         stream: int,
         prompt: list[int],
         sampling: Sampling,
+        *,
         like: int | None,
+        shared: int,
         deadline_s: float | None,
     ) -> AsyncIterator[Piece]:
         self._admission.verify_open()
@@ -351,7 +372,7 @@ class Engine:
         if deadline_s is not None:
             timer = self._loop.call_later(deadline_s, self._expire, stream, request)
         try:
-            await self._worker.start(stream, prompt, sampling, request, like)
+            await self._worker.start(stream, prompt, sampling, request, like=like, shared=shared)
             while True:
                 await request.ready.wait()
                 if request.failure is not None:

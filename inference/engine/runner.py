@@ -152,7 +152,14 @@ class Runner:
         """
         return self._scheduler.open()
 
-    def start(self, stream: int, prompt: Sequence[int], sampling: Sampling, like: int | None = None) -> None:
+    def start(
+        self,
+        stream: int,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        like: int | None = None,
+        shared: int = 0,
+    ) -> None:
         """Begin an answer; only what the stream's KV cache does not hold of the prompt will be prefilled.
 
         Args:
@@ -160,16 +167,21 @@ class Runner:
             prompt: The whole conversation.
             sampling: How to choose tokens.
             like: Another stream of the same session that was given the same prompt; it is read once for both.
+            shared: Tokens at the prompt's beginning that may be copied from whichever stream holds them.
 
         Raises:
             StreamBusy, RefusedError, ContextOverflow: See `Scheduler.begin`.
         """
         if self._layout.extended or self._layout.transposed:
-            like = None  # a part of such a state cannot be copied
+            like, shared = None, 0  # a part of such a state cannot be copied
         kept = self._scheduler.begin(stream, prompt, sampling.max_tokens, lookup=sampling.lookup, like=like)
         self._context.truncate(stream, kept)
-        if like is not None and (shared := self._scheduler.shared(stream, like)):
-            self._copy(parse_state(self._context.read_state(like)), stream, shared)
+        if like is not None:
+            source, cells = like, self._scheduler.shared(stream, like)
+        else:
+            source, cells = self._scheduler.source(stream, shared)
+        if cells:
+            self._copy(parse_state(self._context.read_state(source)), stream, cells)
         strips = self._vocabulary.strips_space(prompt)
         text = AnswerText((*sampling.stop, *self._stops), strip_space=strips)
         sampler = Sampler(sampling, self._context.n_vocab)

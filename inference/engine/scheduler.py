@@ -29,6 +29,8 @@ from inference.engine.pace import MOST_ROWS, UNMEASURED, Speed, chunk_tokens, gu
 
 AGEING_TOKENS: Final = 32  # what having waited for one chunk counts; only a last chunk is shorter
 CELL_PADDING: Final = 256  # attention runs over a multiple of this of the longest stream in a sub-batch
+LEAST_SHARED: Final = 64  # tokens for which copying cells pays
+_MOST_READ: Final = 16  # times as many cells as are copied
 FILLER_TOKEN: Final = 0  # what filler rows decode: in every vocabulary, and nobody's content
 
 Tokens = NDArray[np.int32]
@@ -262,6 +264,25 @@ class Scheduler:
         if stream.cached or stream.follows is not None:
             return 0
         return _common_prefix(leader.tokens[: leader.cached], stream.tokens[: stream.prompt - 1])
+
+    def source(self, index: int, most: int) -> tuple[int, int]:
+        """Return the stream to copy the beginning of a prompt from, and how many tokens; none where it would not pay.
+
+        Args:
+            index: A stream that an answer was begun on.
+            most: Tokens that may be copied. As in `begin`, at least one is left to prefill.
+        """
+        stream = self.stream(index)
+        wanted = stream.tokens[: min(most, stream.prompt - 1)]
+        held = [(other, self.stream(other)) for other in self.held if other != index]
+        # Of those that hold as much of it the one with the least beside it, since all of it is read.
+        same, cells, other = max(
+            ((_common_prefix(one.tokens[: one.cached], wanted), -one.cached, other) for other, one in held),
+            default=(0, 0, index),
+        )
+        if same < stream.cached + LEAST_SHARED or -cells > same * _MOST_READ:
+            return index, 0
+        return other, same
 
     def adopt(self, index: int, cells: int) -> None:
         """Record that a stream's cells hold so many tokens of its prompt, as a copy."""

@@ -13,7 +13,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from jinja2 import TemplateError, meta
@@ -21,7 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from appliance.core.errors import PinError, RefusedError
 
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_SYSTEM_ROLES: Final = frozenset({"system", "developer"})
+ROLES = frozenset({*_SYSTEM_ROLES, "user", "assistant", "tool"})
 # Words of tools and schemas that templates compare with; they cannot hold a control token. All others are the client's.
 _SYNTAX_WORDS: Final = """$defs $ref additionalProperties anyOf array boolean const default description enum function integer
 items maxItems maxLength minItems minLength name null number object parameters properties required strict string title type"""
@@ -33,10 +34,17 @@ _MAX_MESSAGES = 4096
 
 @dataclass(frozen=True)
 class Fragment:
-    """A run of the rendered text. `trusted` if the template wrote it, so that its control tokens count."""
+    """A run of the rendered text.
+
+    Attributes:
+        text: What it says.
+        trusted: The template wrote it, so its control tokens count.
+        opening: It comes before the first message that is not the system's: instructions, tools.
+    """
 
     text: str
     trusted: bool
+    opening: bool = field(default=False, compare=False)
 
 
 class ChatTemplate:
@@ -92,11 +100,15 @@ class ChatTemplate:
         parts = re.split(f"({marks.nonce}x[0-9]+[xj])", rendered)
         if any(marks.nonce in part.lower() for part in parts[::2]):
             raise PinError("the chat template changes the text of messages", field="chat_template")
-        fragments = [
-            Fragment(marks.text(part), trusted=False) if index % 2 else Fragment(part, trusted=True)
-            for index, part in enumerate(parts)
-        ]
-        return [fragment for fragment in fragments if fragment.text]
+        fragments = []
+        opening = True
+        for index, part in enumerate(parts):
+            marker = index % 2 == 1
+            opening = opening and not (marker and marks.of_talk(part))
+            text = marks.text(part) if marker else part
+            if text:
+                fragments.append(Fragment(text, trusted=not marker, opening=opening))
+        return fragments
 
     def _rendered(self, messages: list[dict[str, Any]], tools: list[Any]) -> str:
         names = {**self._names, "tools": tools} if tools else self._names
@@ -123,9 +135,12 @@ class _Marks:
     def __init__(self) -> None:
         self.nonce = secrets.token_hex(16)
         self._texts: list[str] = []
+        self._talk: set[int] = set()
 
-    def mark(self, text: str) -> str:
-        """Return a marker for a text."""
+    def mark(self, text: str, *, talk: bool = False) -> str:
+        """Return a marker for a text; `talk` if it is a message's that is not the system's."""
+        if talk:
+            self._talk.add(len(self._texts))
         self._texts.append(text)
         return f"{self.nonce}x{len(self._texts) - 1}x"
 
@@ -137,16 +152,23 @@ class _Marks:
             return [self.everything(item) for item in value]
         return self.mark(value) if isinstance(value, str) and value not in _SYNTAX else value
 
+    def of_talk(self, marker: str) -> bool:
+        """Whether a marker stands for the text of a message that is not the system's."""
+        return self._number(marker) in self._talk
+
     def text(self, marker: str) -> str:
         """Return the text that a marker stands for, as JSON spells it where `tojson` wrote the marker."""
-        text = self._texts[int(marker[len(self.nonce) + 1 : -1])]
+        text = self._texts[self._number(marker)]
         return json.dumps(text, ensure_ascii=False)[1:-1] if marker.endswith("j") else text
+
+    def _number(self, marker: str) -> int:
+        return int(marker[len(self.nonce) + 1 : -1])
 
 
 def _marked(message: Mapping[str, Any], marks: _Marks, index: int) -> dict[str, Any]:
     marked: dict[str, Any] = {
         "role": _role(message["role"], index),
-        "content": marks.mark(message["content"]),
+        "content": marks.mark(message["content"], talk=message["role"] not in _SYSTEM_ROLES),
     }
     if calls := message.get("tool_calls"):
         marked["tool_calls"] = [

@@ -74,12 +74,19 @@ class Worker(Generic[Owner]):
         return await self._call(self._healthy(self._runner.open))
 
     async def start(
-        self, stream: int, prompt: list[int], sampling: Sampling, owner: Owner, like: int | None = None
+        self,
+        stream: int,
+        prompt: list[int],
+        sampling: Sampling,
+        owner: Owner,
+        *,
+        like: int | None = None,
+        shared: int = 0,
     ) -> None:
         """Run `Runner.start`; what comes of it is delivered to `owner`."""
 
         def start() -> None:
-            self._runner.start(stream, prompt, sampling, like)
+            self._runner.start(stream, prompt, sampling, like, shared)
             self._owners[stream] = owner
 
         await self._call(self._healthy(start))

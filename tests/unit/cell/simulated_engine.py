@@ -61,6 +61,7 @@ class SimulatedEngine:
     busy: set[int] = field(default_factory=set)
     sampled: list[Sampling] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
     offered: list[Any] = field(default_factory=list)
     finish: Literal["stop", "length"] = "stop"
@@ -100,6 +101,11 @@ class SimulatedEngine:
         words = [word for message in messages for word in message["content"].split()]
         return [len(word) for word in words] + [0] * len(messages)
 
+    def opening_tokens(
+        self, messages: list[dict[str, Any]], _tools: Sequence[Any], _prompt: list[int]
+    ) -> int:
+        return sum(len(message["content"].split()) for message in messages if message["role"] == "system")
+
     def text_tokens(self, text: str, *, add_special: bool) -> list[int]:
         words = text.split()
         if len(words) > 4 * self.context_tokens:
@@ -110,8 +116,15 @@ class SimulatedEngine:
         return " ".join("x" * token for token in tokens)
 
     async def generate(
-        self, stream: int, prompt: list[int], sampling: Sampling, *, like: int | None = None
+        self,
+        stream: int,
+        prompt: list[int],
+        sampling: Sampling,
+        *,
+        like: int | None = None,
+        shared: int = 0,
     ) -> AsyncIterator[Piece]:
+        self.shared.append(shared)
         assert like is None or like in self.held
         if stream in self.busy or stream not in self.held:
             raise StreamBusy("busy", field="stream")

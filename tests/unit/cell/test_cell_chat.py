@@ -111,6 +111,17 @@ def test_only_answers_that_are_sent_whole_are_guessed_unless_the_policy_says_so(
         assert [sampling.lookup for sampling in cell.engine.sampled] == expected
 
 
+def test_what_the_system_says_is_shared_between_sessions_only_if_the_policy_says_so(
+    start_cell: StartCell,
+) -> None:
+    messages = [{"role": "system", "content": "be very brief"}, {"role": "user", "content": "one two"}]
+    for limits, expected in ((Limits(), 0), (Limits(share_prefixes=True), 3)):
+        cell = start_cell(limits=limits)
+        with cell.client() as client:
+            assert client.post("/v1/chat/completions", json=ask(messages=messages)).status_code == 200
+        assert cell.engine.shared == [expected]
+
+
 def test_sampling_fields_reach_the_engine_within_its_bounds(cell: RunningCell) -> None:
     fields = {"max_completion_tokens": 3, "temperature": 0, "top_p": 0.5, "top_k": 40, "min_p": 0.05}
     with cell.client() as client:

@@ -11,6 +11,7 @@ from inference.engine import pace, scheduler
 from inference.engine.errors import ContextOverflow, EngineFailed
 from inference.engine.llama import Context
 from inference.engine.sampling import Sampling
+from inference.engine.scheduler import LEAST_SHARED
 
 pytestmark = pytest.mark.engine
 
@@ -311,3 +312,37 @@ def test_another_prompt_is_not_taken_for_the_same(bench: Bench) -> None:
     bench.runner.start(other, bench.prompt("gold fire rain"), GREEDY, like=one)
     pieces = bench.drain()
     assert text_of(pieces[one]) != text_of(pieces[other])
+
+
+INSTRUCTIONS = "only speak of the river and of the mountain behind it " * 10
+BRIEF = Sampling(max_tokens=3, temperature=0)  # cells of other batches differ in their last bits
+
+
+def test_what_another_session_was_told_first_is_copied_and_not_read_again(bench: Bench) -> None:
+    first, second, alone = (bench.runner.open() for _ in range(3))
+    wordy, brief = (bench.prompt(f"{INSTRUCTIONS}{said}") for said in ("and say a lot", "and be brief"))
+    same = next(place for place, (one, other) in enumerate(zip(wordy, brief, strict=False)) if one != other)
+    bench.answer(first, wordy, BRIEF)
+    read = bench.runner.prefilled
+    expected = bench.answer(alone, brief, BRIEF)
+    assert bench.runner.prefilled - read == len(brief)  # not unless it may be
+    read = bench.runner.prefilled
+    bench.runner.start(second, brief, BRIEF, shared=same + 100)
+    assert text_of(bench.drain()[second]) == expected
+    assert bench.runner.prefilled - read <= len(brief) - same
+    read = bench.runner.prefilled
+    other = bench.runner.open()
+    bench.runner.start(other, brief, BRIEF, shared=LEAST_SHARED - 1)
+    assert text_of(bench.drain()[other]) == expected
+    assert bench.runner.prefilled - read == len(brief)  # too few to be worth it
+    assert all(bench.runner.close(stream).verified for stream in (first, second, alone, other))
+
+
+def test_no_more_is_copied_than_may_be(bench: Bench) -> None:
+    first, second = bench.runner.open(), bench.runner.open()
+    prompt = bench.prompt(INSTRUCTIONS)
+    expected = bench.answer(first, prompt, BRIEF)
+    read = bench.runner.prefilled
+    bench.runner.start(second, prompt, BRIEF, shared=LEAST_SHARED)
+    assert text_of(bench.drain()[second]) == expected
+    assert bench.runner.prefilled - read == len(prompt) - LEAST_SHARED

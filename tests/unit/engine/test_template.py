@@ -22,6 +22,20 @@ def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
 
+def test_what_comes_before_the_talk_is_known() -> None:
+    source = f"{{{{ tools }}}}{SOURCE}"
+    tools = [{"function": {"name": "lookup"}}]
+    messages = [
+        {"role": "system", "content": "be brief"},
+        user("hello"),
+        {"role": "system", "content": "now"},
+    ]
+    opening = [f.text for f in template(source).render(messages, tools) if f.opening]
+    assert "".join(opening).startswith("[{'function': {'name': 'lookup'}}]")
+    assert "".join(opening).endswith("<|system|>be brief<|end|><|user|>")
+    assert [f.text for f in template().render([user("hello")]) if f.opening] == ["<|user|>"]
+
+
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_what_a_client_wrote_comes_out_verbatim_and_untrusted(texts: list[str]) -> None:
     fragments = template().render([user(text) for text in texts])

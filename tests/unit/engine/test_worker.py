@@ -45,7 +45,9 @@ class SimulatedRunner:
         self.opened += 1
         return self.opened - 1
 
-    def start(self, stream: int, prompt: list[int], sampling: Sampling, _like: int | None = None) -> None:
+    def start(
+        self, stream: int, prompt: list[int], sampling: Sampling, _like: int | None = None, _shared: int = 0
+    ) -> None:
         if not prompt:
             raise RefusedError("empty")
         self.log.append(f"start {stream}")
