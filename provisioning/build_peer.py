@@ -19,7 +19,7 @@ from pathlib import Path
 from appliance.core.errors import HostError
 from provisioning.build_llama import CMAKE_ARGS, LOCK, PIP, cache_folder, follow
 
-SERVER, BATCHED = "llama-server", "llama-batched-bench"
+SERVER, BATCHED, EXAMPLE = "llama-server", "llama-batched-bench", "example_server.py"
 # llama-cpp-python's own build is a release build of shared libraries. No web page in the server (it would be
 # downloaded), no TLS: the bench speaks to it over a Unix socket.
 PEER_ARGS = (
@@ -52,6 +52,23 @@ def find_or_build() -> Path:
             binaries = _build(_unpack(_source(Path(scratch)), Path(scratch)), Path(scratch) / "build")
             _keep(binaries, folder)
     return folder
+
+
+def find_example(folder: Path) -> Path:
+    """Return the batching server among llama-cpp-python's examples; fetch its source if it is not in this folder yet.
+
+    Raises:
+        HostError: If the source cannot be had.
+    """
+    place = folder / EXAMPLE
+    if not place.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            archive = _source(Path(scratch))
+            root = archive.name.removesuffix(".tar.gz")
+            with tarfile.open(archive) as tar:
+                tar.extract(f"{root}/examples/server/server.py", scratch, filter="data")
+            (Path(scratch) / root / "examples/server/server.py").replace(place)
+    return place
 
 
 def locked_version() -> str:

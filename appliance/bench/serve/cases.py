@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.bench.serve.plans import Ours, Peer, Plan, slowed, tuned
+from appliance.bench.serve.plans import Example, Ours, Peer, Plan, slowed, tuned
 from appliance.bench.serve.workloads import (
     ANSWER_TOKENS,
     LONG_TOKENS,
@@ -21,7 +21,7 @@ from appliance.bench.serve.workloads import (
     Workload,
 )
 
-OURS, TUNED, DEFAULT, SLOWED = "ours", "tuned", "default", "slowed"
+OURS, TUNED, DEFAULT, EXAMPLE, SLOWED = "ours", "tuned", "default", "example", "slowed"
 
 CONTROL: Final = "control"
 _COLD_CONTEXT: Final = 2 * (PROMPT_TOKENS + ANSWER_TOKENS)
@@ -59,6 +59,13 @@ def _streams(count: int, each: int, *, extra: bool = False) -> Case:
     }
     says = f"{count} at once, {PROMPT_TOKENS} prompt tokens, {ANSWER_TOKENS} generated"
     return Case(f"streams-{count}", says, sides, Streams(count, each), extra)
+
+
+def _example(count: int) -> Case:
+    sides: dict[str, Plan] = {OURS: Ours(count, _COLD_CONTEXT), EXAMPLE: Example(count, _COLD_CONTEXT)}
+    # Whole answers, since it does not count the tokens of those that it streams.
+    says = f"{count} at once, against the batching server among llama-cpp-python's examples"
+    return Case(f"example-{count}", says, sides, Streams(count, 2, stream=False), extra=True)
 
 
 def _chat(name: str, sessions: int, at_once: int, *, extra: bool = False) -> Case:
@@ -107,6 +114,8 @@ CASES: Final = (
     _streams(8, 2),
     _streams(16, 1),
     _streams(32, 1),
+    _example(1),
+    _example(8),
     _chat("chat", 8, 8),
     _chat("chat-4", 8, 4),
     _chat("chat-16", 16, 16, extra=True),

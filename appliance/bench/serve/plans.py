@@ -80,7 +80,38 @@ class Peer:
         return arguments
 
 
-Plan = Ours | Peer
+@dataclass(frozen=True)
+class Example:
+    """The batching server among llama-cpp-python's examples, with the settings of a tuned llama-server.
+
+    Attributes:
+        slots: Sequences at once.
+        context_tokens: Of each.
+    """
+
+    slots: int
+    context_tokens: int
+
+    def config(self, model: Model, threads: int, port: int) -> dict[str, Any]:
+        """Return its configuration file."""
+        return {
+            "server": {"host": "127.0.0.1", "port": port},
+            "model": {
+                "path": str(model.path),
+                "chat_template": model.manifest.chat_template,
+                "n_ctx": _padded(self.context_tokens) * self.slots,
+                "n_seq_max": self.slots,
+                "n_batch": BATCH_TOKENS,
+                "n_ubatch": BATCH_TOKENS,
+                "kv_unified": False,
+                "max_output_tokens": self.context_tokens,
+                "threads": threads,
+                "threads_batch": threads,
+            },
+        }
+
+
+Plan = Ours | Peer | Example
 
 
 def tuned(slots: int, context_tokens: int) -> Peer:
@@ -98,6 +129,8 @@ def chat_fields(plan: Plan, model: Model) -> dict[str, Any]:
     """Return what a chat request needs beside the messages."""
     if isinstance(plan, Ours):
         return {"model": model.manifest.name}
+    if isinstance(plan, Example):
+        return {"model": str(model.path)}
     return {} if model.ends else {"ignore_eos": True}
 
 

@@ -52,7 +52,7 @@ async def measure(
 async def _once(case: Case, side: str, model: Model, start: Starter, prompts: Prompts) -> Figures:
     async with start(case.sides[side], model) as servers:
         for endpoint in servers.endpoints:
-            await ask(endpoint, [{"role": "user", "content": "warm up"}], 8)
+            await ask(endpoint, [{"role": "user", "content": "warm up"}], 8, stream=False)
         await asyncio.sleep(_SETTLE_S)
         run = await case.load(servers, prompts)
         return summarise(run.answers, waited=run.waited, window=run.window, peak_bytes=servers.peak_bytes())

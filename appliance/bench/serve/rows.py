@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.bench.report import Check
-from appliance.bench.serve.cases import CONTROL, DEFAULT, OURS, SLOWED, TUNED
+from appliance.bench.serve.cases import CONTROL, DEFAULT, EXAMPLE, OURS, SLOWED, TUNED
 from appliance.bench.serve.metrics import Figures
 from appliance.bench.serve.rounds import Round
 
@@ -126,6 +126,8 @@ ROWS: Final = (
     *_streams(8),
     *_streams(16),
     *_streams(32),
+    _at_least("1 stream, tokens/s vs example", "example-1", "tokens_per_s", EXAMPLE, None),
+    _at_least("8 streams, tokens/s vs example", "example-8", "tokens_per_s", EXAMPLE, None),
     *_chat("chat", "8 conversations at once"),
     *_chat("chat-4", "8 conversations, 4 at once"),
     *_chat("chat-16", "16 conversations at once"),

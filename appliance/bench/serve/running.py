@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Final
 
 from appliance.bench.serve.client import Endpoint
 from appliance.bench.serve.memory import peak_bytes
-from appliance.bench.serve.plans import Model, Ours, Peer, Plan, chat_fields
+from appliance.bench.serve.plans import Example, Model, Ours, Peer, Plan, chat_fields
 from appliance.bench.serve.process import await_path, await_ready, process
 from appliance.core.bundle import Limits
 from appliance.core.errors import HostError
@@ -89,9 +90,11 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 if isinstance(plan, Ours):
                     servers = self._start_cells(plan, model, folder, stack)
-                else:
+                elif isinstance(plan, Peer):
                     servers = self._start_peer(plan, model, folder, stack)
-                path = "/v1/models" if isinstance(plan, Ours) else "/health"
+                else:
+                    servers = self._start_example(plan, model, folder, stack)
+                path = "/health" if isinstance(plan, Peer) else "/v1/models"
                 for endpoint, pid in zip(servers.endpoints, servers.pids, strict=True):
                     await await_ready(endpoint, path, pid, folder / "log")
                 if isinstance(plan, Peer):
@@ -140,6 +143,26 @@ class Bench:
         pid = stack.enter_context(process(command, folder / "log", environment))
         return Servers((Endpoint(str(listener), fields=chat_fields(plan, model)),), (pid,))
 
+    def _start_example(
+        self, plan: Example, model: Model, folder: Path, stack: contextlib.ExitStack
+    ) -> Servers:
+        from provisioning.build_peer import find_example
+
+        if self._peer is None:
+            raise HostError("llama-server is needed and was not built")
+        port = _free_port()
+        config = folder / "example.json"
+        config.write_text(json.dumps(plan.config(model, self._threads, port)), "utf-8")
+        command = [sys.executable, str(find_example(self._peer)), "-C", str(config)]
+        # It asks for llama.cpp's multimodal part, which our build leaves out and llama-server's has.
+        environment = {
+            **os.environ,
+            "MTMD_CPP_LIB": str(self._peer),
+            "LD_LIBRARY_PATH": str(library_folder()),
+        }
+        pid = stack.enter_context(process(command, folder / "log", environment))
+        return Servers((Endpoint(("127.0.0.1", port), fields=chat_fields(plan, model)),), (pid,))
+
 
 @contextlib.contextmanager
 def bench(peer: Path | None, threads: int, *, cell: Sequence[str] = CELL) -> Iterator[Bench]:
@@ -179,6 +202,12 @@ def library_folder() -> Path:
     import llama_cpp
 
     return Path(llama_cpp.__file__).parent / "lib"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _policy(client: str, plan: Ours, model: Model, token: str) -> Policy:

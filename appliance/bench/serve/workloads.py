@@ -46,10 +46,12 @@ class Streams:
     Attributes:
         at_once: How many.
         each: How many prompts each of them asks.
+        stream: Whether answers are streamed.
     """
 
     at_once: int
     each: int
+    stream: bool = True
 
     async def __call__(self, servers: Servers, prompts: Prompts) -> Run:
         """Run it."""
@@ -58,7 +60,7 @@ class Streams:
         ]
 
         async def one(endpoint: Endpoint, mine: list[str]) -> list[Answer]:
-            return [await ask(endpoint, [_user(text)], ANSWER_TOKENS) for text in mine]
+            return [await ask(endpoint, [_user(text)], ANSWER_TOKENS, stream=self.stream) for text in mine]
 
         per_stream = await asyncio.gather(*map(one, _deal(servers, self.at_once), texts))
         answers = [answer for mine in per_stream for answer in mine]

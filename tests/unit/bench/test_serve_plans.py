@@ -9,7 +9,7 @@ import pytest
 from serve_world import MODEL
 
 from appliance.bench.serve.cases import CASES, OURS, TUNED
-from appliance.bench.serve.plans import BATCH_TOKENS, Model, Ours, Peer, chat_fields, slowed, tuned
+from appliance.bench.serve.plans import BATCH_TOKENS, Example, Model, Ours, Peer, chat_fields, slowed, tuned
 from appliance.bench.serve.prompts import Prompts
 
 
@@ -41,13 +41,20 @@ def test_a_tuned_server_has_streams_of_its_own_and_does_nothing_that_is_not_aske
     }
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [c for c in CASES if TUNED in c.sides], ids=lambda case: case.name)
 def test_the_tuned_server_has_as_many_streams_of_the_same_size_as_we_have(case) -> None:
     ours = next(plan for plan in case.sides.values() if isinstance(plan, Ours))
     peer = case.sides[TUNED]
     assert isinstance(peer, Peer)
     assert peer.slots == ours.cells * ours.streams
     assert peer.context_tokens == ours.context_tokens
+
+
+def test_the_example_server_gets_the_tuned_server_s_settings() -> None:
+    settings = Example(8, 300).config(MODEL, 2, 8000)["model"]
+    assert (settings["n_seq_max"], settings["n_ctx"], settings["kv_unified"]) == (8, 8 * 512, False)
+    assert (settings["n_batch"], settings["n_ubatch"], settings["threads"]) == (BATCH_TOKENS, BATCH_TOKENS, 2)
+    assert settings["chat_template"] == MODEL.manifest.chat_template
 
 
 def test_a_pin_gets_the_plan_s_launch_settings() -> None:
