@@ -1,0 +1,178 @@
+"""The tree as files: tiles of 256 hashes, eight levels of the tree each (c2sp.org/tlog-tiles).
+
+Tile n of level l holds the hashes of 256 complete subtrees of 256^l entries each; the levels between are computed. Full tiles never
+change. Of the last one of each level a partial tile is kept for every published size. Entries are not among the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from appliance.core.errors import HostError
+from appliance.transparency.merkle import HASH_BYTES, node_hash
+
+_HEIGHT: Final = 8
+WIDTH: Final = 1 << _HEIGHT
+_CACHED_TILES: Final = 1024  # 8 MiB
+
+
+def tile_path(level: int, index: int, width: int = WIDTH) -> str:
+    """Return a tile's path below the log's folder.
+
+    Args:
+        level: From 0.
+        index: In its level.
+        width: Hashes in it, 1 to 256; a tile with fewer than 256 is partial.
+    """
+    digits = f"{index:03d}"
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    groups = [digits[place : place + 3] for place in range(0, len(digits), 3)]
+    name = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
+    return f"tile/{level}/{name}" + ("" if width == WIDTH else f".p/{width}")
+
+
+class Tiles:
+    """The tree of one log, on disk. One writer; full tiles may be served while it writes.
+
+    Args:
+        folder: Of the log.
+        size: Entries that were published last; hashes behind them are appended again.
+
+    Raises:
+        HostError: If a tile of this size is missing or has another length.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder = folder
+        self._tails = [self._read_tail(level, size) for level in range(_levels(size))]
+        self._fresh: set[Path] = set()  # folders with names that are not durable yet
+        self._full = lru_cache(_CACHED_TILES)(self._read_full)
+
+    @property
+    def size(self) -> int:
+        """Entries in the tree."""
+        return sum(len(tail) // HASH_BYTES * WIDTH**level for level, tail in enumerate(self._tails))
+
+    def append(self, leaves: Iterable[bytes]) -> None:
+        """Add the hashes of entries. They are durable once `publish` has returned.
+
+        Raises:
+            HostError: If a full tile cannot be written; the object is of no use then.
+        """
+        for leaf in leaves:
+            self._push(0, leaf)
+
+    def publish(self) -> None:
+        """Write the partial tiles of this size and make everything durable.
+
+        Raises:
+            HostError: If that fails.
+        """
+        size = self.size
+        for level, tail in enumerate(self._tails):
+            if tail:
+                index = size // WIDTH ** (level + 1)
+                self._write(tile_path(level, index, len(tail) // HASH_BYTES), bytes(tail))
+        for folder in sorted(self._fresh, reverse=True):
+            _sync_folder(folder)
+        self._fresh.clear()
+
+    def subtree(self, level: int, index: int) -> bytes:
+        """Return the hash of a complete subtree, as `merkle.Subtrees`."""
+        tile_level, height = divmod(level, _HEIGHT)
+        first = index << height
+        tile, place = divmod(first, WIDTH)
+        hashes = self._tile(tile_level, tile)[place * HASH_BYTES : (place + (1 << height)) * HASH_BYTES]
+        return _fold(hashes)
+
+    def _push(self, level: int, hash_: bytes) -> None:
+        if level == len(self._tails):
+            self._tails.append(bytearray())
+        tail = self._tails[level]
+        tail += hash_
+        if len(tail) == WIDTH * HASH_BYTES:
+            index = self._index_of_tail(level)
+            self._write(tile_path(level, index), bytes(tail))
+            above = _fold(tail)
+            self._tails[level] = bytearray()
+            self._push(level + 1, above)
+
+    def _index_of_tail(self, level: int) -> int:
+        """Return the index of the tile that a level's tail belongs to: as many as the levels above hold are full."""
+        above = self._tails[level + 1 :]
+        return sum(len(tail) // HASH_BYTES * WIDTH**place for place, tail in enumerate(above))
+
+    def _tile(self, level: int, index: int) -> bytes:
+        return bytes(self._tails[level]) if index == self._index_of_tail(level) else self._full(level, index)
+
+    def _read_full(self, level: int, index: int) -> bytes:
+        return self._read(tile_path(level, index), WIDTH)
+
+    def _read_tail(self, level: int, size: int) -> bytearray:
+        width = size // WIDTH**level % WIDTH
+        return bytearray(
+            self._read(tile_path(level, size // WIDTH ** (level + 1), width), width) if width else b""
+        )
+
+    def _read(self, path: str, width: int) -> bytes:
+        try:
+            data = (self._folder / path).read_bytes()
+        except OSError as error:
+            raise HostError(
+                f"the log's tile {path} cannot be read", hint="restore it from a backup"
+            ) from error
+        if len(data) != width * HASH_BYTES:
+            raise HostError(f"the log's tile {path} is damaged", hint="restore it from a backup")
+        return data
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Write a tile in one step, its bytes durable before its name."""
+        place = self._folder / path
+        beside = place.with_name(f"{place.name}.new")
+        try:
+            self._make_folders(place.parent)
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(place)
+        except OSError as error:
+            raise HostError(f"the log's tile {path} cannot be written", hint="free disk space") from error
+        self._fresh.add(place.parent)
+
+    def _make_folders(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make_folders(folder.parent)
+            folder.mkdir(exist_ok=True)
+            self._fresh.add(folder.parent)
+
+
+def _levels(size: int) -> int:
+    """Return how many levels of tiles a tree of this size has."""
+    levels = 0
+    while size:
+        levels, size = levels + 1, size // WIDTH
+    return levels
+
+
+def _fold(hashes: bytes | bytearray) -> bytes:
+    """Return the root over so many hashes, a power of two, side by side."""
+    row = [bytes(hashes[place : place + HASH_BYTES]) for place in range(0, len(hashes), HASH_BYTES)]
+    while len(row) > 1:
+        row = [node_hash(row[place], row[place + 1]) for place in range(0, len(row), 2)]
+    return row[0]
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise HostError(f"{folder} cannot be made durable", hint="see the disk") from error
