@@ -32,7 +32,11 @@ class Closed(BaseModel):
             value = canonical.decode(data)
         except RefusedError as refused:
             raise error(refused.message) from refused
-        return cls.parse(value, error)
+        parsed = cls.parse(value, error)
+        # A field left out that has a default, or `true` where 1 is meant, would be a second spelling too.
+        if parsed.canonical_bytes() != data:
+            raise error("not canonical JSON: a second spelling of the value", field="$")
+        return parsed
 
     @classmethod
     def parse(cls, value: Any, error: type[RefusedError] = RefusedError) -> Self:

@@ -39,6 +39,7 @@ def pin():
         "files": [{"path": "tiny.gguf", "size": 10, "sha256": DIGEST}],
         "chat_template": "{{ messages }}",
         "stop": [],
+        "tool_calls": None,
         "launch": {"context_tokens": 2048, "max_sessions": 4, "batch_tokens": 512},
         "runtime": {"llama_cpp_python": "0.3.36"},
         "licence": "Apache-2.0",

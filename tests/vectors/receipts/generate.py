@@ -119,6 +119,10 @@ def vectors() -> dict[str, tuple[str, Keyring, bytes]]:
         ),
         "second-spelling": (NOT_CANONICAL, KEYRING, good.replace(b'"seq":1,', b'"seq": 1,')),
         "second-spelling-escape": (NOT_CANONICAL, KEYRING, good.replace(b"one_shot", b"one\\u005fshot")),
+        # The signature is over the same value as ever; only the file says it in another way.
+        "second-spelling-of-the-version": (NOT_CANONICAL, KEYRING, good.replace(b'"v":1}', b'"v":true}')),
+        "version-left-out": (NOT_CANONICAL, KEYRING, good.replace(b',"v":1}', b"}")),
+        "erase-text-left-out": (NOT_CANONICAL, KEYRING, good.replace(b'"text":"at_exit",', b"")),
         "repeated-key": (NOT_CANONICAL, KEYRING, _repeated_key()),
         "floating-point": (
             "$: not canonical JSON: it does not parse",
