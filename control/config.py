@@ -113,6 +113,7 @@ class ControlPaths:
     | public/ | 0755 R | init; reconciler: receipt-keys.json | all |
     | web/ | 0750 | init | web, reconciler |
     | db/ | 2770 R:W | web, reconciler | web, reconciler |
+    | log/ | 0755 R | reconciler | web; may be served to anybody |
     | run/hints.sock | 0660 R:W | reconciler | web (sends) |
     """
 
@@ -143,6 +144,10 @@ class ControlPaths:
         return self.database_folder / "control.sqlite3"
 
     @property
+    def log(self) -> Path:
+        return self.state / "log"
+
+    @property
     def run(self) -> Path:
         return self.state / "run"
 
@@ -169,6 +174,10 @@ class ControlPaths:
     @property
     def seal_public(self) -> Path:
         return self.public / "seal.pub"
+
+    @property
+    def log_keys(self) -> Path:
+        return self.public / "log.vkey"
 
     @property
     def keyring(self) -> Path:

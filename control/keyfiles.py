@@ -4,6 +4,8 @@
 |---|---|---|
 | keys/bundle.key | Ed25519 | signing bundles and revocations |
 | keys/log.key | Ed25519 | certifying the keys that verify receipts |
+| keys/checkpoint.key | Ed25519 | signing heads of the log of receipts |
+| keys/checkpoint-pq.key | ML-DSA-44 | the same, against quantum computers |
 | keys/ca.key | ECDSA P-256 | TLS certificates of nodes and of the console |
 | keys/ssh.key | Ed25519, OpenSSH | reaching nodes |
 | keys/seal.key | X25519 | opening pre-shared keys that the web process sealed |
@@ -20,19 +22,24 @@ from typing import cast
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core.errors import HostError
 from appliance.core.names import encode_base64
 from appliance.core.receipt import make_keyring
-from control.authority import Authority, make_ca_certificate
+from appliance.core.signing import key_id, public_text
+from appliance.transparency.checkpoint import LogSigner
+from control.authority import DOMAIN, Authority, make_ca_certificate
 from control.config import ControlPaths
 
 Maker = Callable[[], PrivateKeyTypes]
 _MAKERS: dict[str, Maker] = {
     "bundle.key": Ed25519PrivateKey.generate,
     "log.key": Ed25519PrivateKey.generate,
+    "checkpoint.key": Ed25519PrivateKey.generate,
+    "checkpoint-pq.key": MLDSA44PrivateKey.generate,
     "ca.key": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ssh.key": Ed25519PrivateKey.generate,
     "seal.key": X25519PrivateKey.generate,
@@ -71,6 +78,7 @@ def publish(paths: ControlPaths) -> None:
         "bundle.pub": lambda: _raw_public(keys["bundle.key"]),
         "log.pub": lambda: _raw_public(log),
         "seal.pub": lambda: _raw_public(keys["seal.key"]),
+        "log.vkey": lambda: "".join(f"{key.render()}\n" for key in read_log_signer(paths).verifier_keys),
         "ssh.pub": lambda: _ssh_public(keys["ssh.key"]),
         "ca.pem": lambda: make_ca_certificate(ca),
         "receipt-keys.json": lambda: make_keyring((), log).canonical_bytes().decode("utf-8") + "\n",
@@ -100,6 +108,19 @@ def read_authority(paths: ControlPaths) -> Authority:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise HostError("keys/ca.key is of another kind", hint="restore keys/ from a backup")
     return Authority(key, paths.ca_certificate.read_text("ascii"))
+
+
+def read_log_signer(paths: ControlPaths) -> LogSigner:
+    """Read the keys that sign the log's heads. The log is named after the first: another key, another log.
+
+    Raises:
+        HostError: If one cannot be read or is of another kind.
+    """
+    ed25519 = load_key(paths.keys / "checkpoint.key")
+    mldsa44 = load_key(paths.keys / "checkpoint-pq.key")
+    if not isinstance(ed25519, Ed25519PrivateKey) or not isinstance(mldsa44, MLDSA44PrivateKey):
+        raise HostError("keys/checkpoint*.key is of another kind", hint="restore keys/ from a backup")
+    return LogSigner(f"log.{DOMAIN}/{key_id(public_text(ed25519))}", ed25519, mldsa44)
 
 
 def load_key(path: Path) -> PrivateKeyTypes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from django.conf import settings
 from django.db.models import QuerySet
+from django.http import HttpResponse
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -13,6 +15,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from appliance.core.names import Digest, Hex128, Name
 from control.audit.models import Alarm, ReceiptRecord
+from control.log.archive import make_archive
+from control.log.proofs import prove
 from control.query import QueryFilter
 
 
@@ -53,7 +57,9 @@ class AlarmShape(serializers.ModelSerializer[Alarm]):
 
 
 class ReceiptView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[ReceiptRecord]):
-    """`/receipts`: list with filters, retrieve, `/receipts/ID/signed` for one as clients verify it."""
+    """`/receipts`: list with filters, retrieve, `/receipts/ID/signed` for one as clients verify it, `/proof` and `/archive`
+    for what shows that the log holds it.
+    """
 
     serializer_class = ReceiptShape
     lookup_value_regex = "[0-9]{1,18}"
@@ -77,9 +83,29 @@ class ReceiptView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         headers = {"Content-Disposition": f'attachment; filename="receipt-{record.receipt_id}.json"'}
         return Response(record.signed().model_dump(mode="json"), headers=headers)
 
+    @action(detail=True, methods=["get"])
+    def proof(self, request: Request, pk: str) -> HttpResponse:  # noqa: ARG002
+        """Download the proof that the log holds one receipt."""
+        record = self.get_object()
+        content = prove(record, settings.PATHS.log).render()
+        return _file(f"receipt-{record.receipt_id}.tlog-proof", "text/plain; charset=utf-8", content)
+
+    @action(detail=True, methods=["get"])
+    def archive(self, request: Request, pk: str) -> HttpResponse:  # noqa: ARG002
+        """Download one receipt with its proof and what verifies them, as a zip file."""
+        record = self.get_object()
+        return _file(
+            f"receipt-{record.receipt_id}.zip", "application/zip", make_archive(record, settings.PATHS)
+        )
+
 
 class AlarmView(mixins.ListModelMixin, GenericViewSet[Alarm]):
     """`/alarms`: list."""
 
     queryset = Alarm.objects.select_related("node")
     serializer_class = AlarmShape
+
+
+def _file(name: str, kind: str, content: bytes) -> HttpResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return HttpResponse(content, content_type=kind, headers=headers)

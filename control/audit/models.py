@@ -20,6 +20,7 @@ class ReceiptRecord(models.Model):
         digest: SHA-256 of `text`.
         key, signature: As in `SignedReceipt`.
         verified: The signature verified when it came in.
+        place: In the log, from 0; None until it has one. The one column that is written later.
     """
 
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="receipts")
@@ -33,11 +34,20 @@ class ReceiptRecord(models.Model):
     signature = models.CharField(max_length=88)
     verified = models.BooleanField()
     admitted_at = models.DateTimeField(auto_now_add=True)
+    place = models.PositiveBigIntegerField(null=True, unique=True)
 
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["node", "receipt_id"], name="one_receipt_per_id")
+        ]
+        # Of millions of receipts the few that wait for their place are found at once.
+        indexes: ClassVar = [
+            models.Index(
+                fields=["id"],
+                name="waiting_for_the_log",
+                condition=models.Q(place__isnull=True, verified=True),
+            )
         ]
 
     def __str__(self) -> str:

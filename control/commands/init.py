@@ -103,6 +103,7 @@ def make_folders(paths: ControlPaths) -> None:
         paths.state: 0o755,
         paths.keys: 0o700,
         paths.public: 0o755,
+        paths.log: 0o755,
         paths.web: 0o750,
         paths.database_folder: 0o2770,
         paths.run: 0o2750,
@@ -126,7 +127,7 @@ def render_config(paths: ControlPaths, listen: Listen, *, tls: bool) -> bytes:
 
 def set_owners(paths: ControlPaths, owners: Owners) -> None:
     """Give everything to its user: private keys to the reconciler's, what is shared to the web's group too."""
-    for path in _tree(paths.keys, paths.public):
+    for path in _tree(paths.keys, paths.public, paths.log):
         os.chown(path, owners.reconciler, owners.reconciler_group)
     for path in _tree(paths.web):
         os.chown(path, owners.web, owners.web_group)

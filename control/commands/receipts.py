@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.core.errors import RefusedError
+
+if TYPE_CHECKING:
+    from control.audit.models import ReceiptRecord
 
 
 def add_parsers(actions: Any) -> None:
@@ -23,6 +26,12 @@ def add_parsers(actions: Any) -> None:
     export.add_argument("receipt", help="its id")
     export.add_argument("--out", type=Path, metavar="FILE")
     export.set_defaults(handler=export_receipt)
+    archive = verbs.add_parser(
+        "archive", help="one receipt with its proof and what verifies them, as a zip file"
+    )
+    archive.add_argument("receipt", help="its id")
+    archive.add_argument("--out", type=Path, required=True, metavar="FILE")
+    archive.set_defaults(handler=archive_receipt)
     verbs.add_parser("alarms", help="list alarms").set_defaults(handler=list_alarms)
 
 
@@ -42,15 +51,20 @@ def list_receipts(args: argparse.Namespace) -> dict[str, Any]:
 
 def export_receipt(args: argparse.Namespace) -> dict[str, Any]:
     """Return a receipt as a `SignedReceipt`."""
-    from control.audit.models import ReceiptRecord
-
-    record = ReceiptRecord.objects.filter(receipt_id=args.receipt).first()
-    if record is None:
-        raise RefusedError("there is no receipt of this id", field="receipt")
-    signed = record.signed()
+    signed = _record(args.receipt).signed()
     if args.out is None:
         return signed.model_dump(mode="json")
-    args.out.write_bytes(signed.canonical_bytes() + b"\n")
+    args.out.write_bytes(signed.canonical_bytes())
+    return {"ok": True, "file": str(args.out)}
+
+
+def archive_receipt(args: argparse.Namespace) -> dict[str, Any]:
+    """Write what `make_archive` makes."""
+    from django.conf import settings
+
+    from control.log.archive import make_archive
+
+    args.out.write_bytes(make_archive(_record(args.receipt), settings.PATHS))
     return {"ok": True, "file": str(args.out)}
 
 
@@ -60,6 +74,15 @@ def list_alarms(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - e
 
     columns = ("node__name", "kind", "subject", "count", "raised_at")
     return {"ok": True, "alarms": list(Alarm.objects.values(*columns))}
+
+
+def _record(receipt: str) -> ReceiptRecord:
+    from control.audit.models import ReceiptRecord
+
+    record = ReceiptRecord.objects.filter(receipt_id=receipt).first()
+    if record is None:
+        raise RefusedError("there is no receipt of this id", field="receipt")
+    return record
 
 
 def _pseudonym_of(name: str) -> str:

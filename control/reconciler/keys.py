@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core.errors import HostError
 from appliance.core.signing import read_private_key
+from appliance.transparency.checkpoint import LogSigner
 from control.authority import Authority
 from control.config import ControlPaths
-from control.keyfiles import load_key, read_authority
+from control.keyfiles import load_key, read_authority, read_log_signer
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ReconcilerKeys:
     Attributes:
         bundle: Signs bundles and revocations.
         log: Certifies the keys that verify receipts.
+        checkpoints: Sign heads of the log.
         authority: Issues TLS certificates.
         seal: Opens pre-shared keys.
         ssh_file: Reaches nodes; read anew for each connection.
@@ -29,6 +31,7 @@ class ReconcilerKeys:
 
     bundle: Ed25519PrivateKey
     log: Ed25519PrivateKey
+    checkpoints: LogSigner
     authority: Authority
     seal: X25519PrivateKey
     ssh_file: Path
@@ -46,6 +49,7 @@ def read_keys(paths: ControlPaths) -> ReconcilerKeys:
     return ReconcilerKeys(
         bundle=read_private_key(paths.keys / "bundle.key"),
         log=read_private_key(paths.keys / "log.key"),
+        checkpoints=read_log_signer(paths),
         authority=read_authority(paths),
         seal=seal,
         ssh_file=paths.keys / "ssh.key",

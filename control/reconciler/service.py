@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Self
 
 from django.conf import settings
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, close_old_connections, connections
 
+from appliance.core.errors import ApplianceError
 from control.config import ControlPaths
 from control.fleet.models import Node
+from control.log.keeper import Keeper
 from control.logs import log_event
 from control.reconciler.keys import ReconcilerKeys, read_keys
 from control.reconciler.listener import HintListener
@@ -45,6 +47,8 @@ class Reconciler:
         self._connect = connect or self._connect_by_ssh
         self._workers: dict[str, NodeWorker] = {}
         self._stopping = threading.Event()
+        self._keeper = Keeper(paths.log, keys.checkpoints)
+        self._log_error = ""
 
     @classmethod
     def from_settings(cls) -> Self:
@@ -86,13 +90,25 @@ class Reconciler:
         self._stopping.set()
 
     def _serve_once(self, listener: HintListener) -> None:
-        """Start workers for new nodes, and wake all when a hint comes."""
+        """Start workers for new nodes, sign what is due, and wake all when a hint comes."""
         close_old_connections()
+        self._keep_log()
         for worker in self._find_nodes():
             worker.start()
         if listener.wait(POLL_S):
             for worker in self._workers.values():
                 worker.wake()
+
+    def _keep_log(self) -> None:
+        """Let the keeper work. A log that cannot be written holds up nothing else, and says so once."""
+        error = ""
+        try:
+            self._keeper.keep()
+        except (ApplianceError, DatabaseError) as problem:
+            error = problem.code if isinstance(problem, ApplianceError) else "database"
+        if error and error != self._log_error:
+            log_event(logger, logging.ERROR, "log_not_kept", error=error)
+        self._log_error = error
 
     def _find_nodes(self) -> list[NodeWorker]:
         """Make a worker for each node that has none; return the new ones."""

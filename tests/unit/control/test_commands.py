@@ -136,7 +136,7 @@ def arguments(state: Path, **changes: Any) -> Namespace:
 
 def test_init_makes_everything_once_and_never_overwrites(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assert len(init.run(arguments(state))["made"]) == 6
+    assert len(init.run(arguments(state))["made"]) == 8
     paths = ControlPaths(state)
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
     assert init.run(arguments(state))["made"] == []

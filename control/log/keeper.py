@@ -1,0 +1,99 @@
+"""Gives verified receipts their places in the log and signs its heads. One keeper runs, in the reconciler.
+
+The order makes every stop harmless: hashes are durable as files before a checkpoint is signed over them, and places and checkpoint
+are committed together. What was written and not committed is written again, maybe otherwise; nobody has seen a signature over it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from appliance.core.errors import HostError
+from appliance.transparency import merkle
+from appliance.transparency.checkpoint import Checkpoint, LogSigner
+from appliance.transparency.merkle import leaf_hash
+from appliance.transparency.note import Note
+from appliance.transparency.tiles import Tiles
+from control.audit.models import ReceiptRecord
+from control.log.models import CheckpointRecord
+from control.logs import log_event
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 60.0  # between two checkpoints, if there is anything new
+FULL: Final = 1000  # receipts that are signed at once, whenever the last checkpoint was
+
+
+class Keeper:
+    """The one writer of the log.
+
+    Args:
+        folder: Of the tiles.
+        signer: The log's keys.
+    """
+
+    def __init__(self, folder: Path, signer: LogSigner) -> None:
+        self._folder = folder
+        self._signer = signer
+        self._tiles: Tiles | None = None
+        self._signed_at = -INTERVAL_S
+
+    def keep(self) -> int:
+        """Sign a checkpoint if one is due; return how many receipts it added.
+
+        Raises:
+            HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
+        """
+        due = time.monotonic() - self._signed_at >= INTERVAL_S
+        records = list(waiting()[:FULL])
+        if not records or (len(records) < FULL and not due):
+            return 0
+        try:
+            self._add(records)
+        except BaseException:
+            self._tiles = None  # it may hold what was not committed
+            raise
+        self._signed_at = time.monotonic()
+        log_event(logger, logging.INFO, "checkpoint_signed", receipts=len(records))
+        return len(records)
+
+    def _add(self, records: list[ReceiptRecord]) -> None:
+        tiles = self._tiles = self._tiles or self._open()
+        first = tiles.size
+        tiles.append(leaf_hash(record.signed().canonical_bytes()) for record in records)
+        tiles.publish()
+        root = merkle.root(tiles, tiles.size)
+        note = self._signer.sign(tiles.size, root, int(time.time()))
+        for place, record in enumerate(records, start=first):
+            record.place = place
+        with transaction.atomic():
+            ReceiptRecord.objects.bulk_update(records, ["place"])
+            CheckpointRecord.objects.create(size=tiles.size, note=note.render().decode("utf-8"))
+
+    def _open(self) -> Tiles:
+        """Open the tree at the last checkpoint, and check that it is the tree that was signed."""
+        last = CheckpointRecord.objects.last()
+        if last is None:
+            return Tiles(self._folder, 0)
+        checkpoint = Checkpoint.parse(Note.parse(last.note.encode("utf-8")).text)
+        if checkpoint.origin != self._signer.origin:
+            raise HostError(
+                "the log was signed with other keys", hint="restore keys/checkpoint*.key from a backup"
+            )
+        tiles = Tiles(self._folder, checkpoint.size)
+        if merkle.root(tiles, checkpoint.size) != checkpoint.root:
+            raise HostError(
+                "ALARM: the log's tiles are not the tree that was signed", hint="restore log/ from a backup"
+            )
+        return tiles
+
+
+def waiting() -> QuerySet[ReceiptRecord]:
+    """Return the verified receipts without a place, in the order in which they came."""
+    return ReceiptRecord.objects.filter(verified=True, place__isnull=True).order_by("pk")

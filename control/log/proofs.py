@@ -1,0 +1,54 @@
+"""Proofs from the log's files: that it holds a receipt, and that it continues an earlier size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appliance.core.errors import RefusedError, UnavailableError
+from appliance.transparency import merkle
+from appliance.transparency.note import Note
+from appliance.transparency.proof import Continuation, Proof
+from appliance.transparency.tiles import Tiles
+from control.audit.models import ReceiptRecord
+from control.log.models import CheckpointRecord
+
+
+class NotLoggedError(UnavailableError):
+    """The log does not hold it yet."""
+
+    code = "not_logged"
+
+
+def prove(record: ReceiptRecord, folder: Path) -> Proof:
+    """Return the proof of a receipt under the newest checkpoint.
+
+    Raises:
+        RefusedError: If its signature did not verify: the log never takes it.
+        NotLoggedError: If it has no place yet.
+        HostError: If a tile is missing or damaged.
+    """
+    if not record.verified:
+        raise RefusedError("a receipt that does not verify is not logged", field="receipt")
+    if record.place is None:
+        raise NotLoggedError("the log does not hold this receipt", hint="ask again in a minute")
+    note, tiles, size = _newest(folder)
+    return Proof(record.place, tuple(merkle.inclusion_proof(tiles, record.place, size)), note)
+
+
+def prove_continuation(old: int, folder: Path) -> Continuation:
+    """Return the proof that the newest checkpoint continues the tree of an earlier size.
+
+    Raises:
+        NotLoggedError: If nothing was logged yet.
+        ConsistencyError: If the log is smaller.
+        HostError: If a tile is missing or damaged.
+    """
+    note, tiles, size = _newest(folder)
+    return Continuation(old, tuple(merkle.consistency_proof(tiles, old, size)), note)
+
+
+def _newest(folder: Path) -> tuple[Note, Tiles, int]:
+    last = CheckpointRecord.objects.last()
+    if last is None:
+        raise NotLoggedError("the log is empty", hint="ask again in a minute")
+    return Note.parse(last.note.encode("utf-8")), Tiles(folder, last.size), last.size
