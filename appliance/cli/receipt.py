@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from appliance.core.errors import ReceiptError, UsageError
 from appliance.core.receipt import Keyring, SignedReceipt, verify_receipt
+from appliance.transparency.checkpoint import Checkpoint, Policy
+from appliance.transparency.note import VerifierKey
+from appliance.transparency.proof import Proof
 
 HELP = "Verify a receipt offline, with nothing but the receipt and the keys that came with the configuration."
-KEYS = "receipt-keys.json"
+KEYS, LOG_KEYS = "receipt-keys.json", "log.vkey"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +28,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument(
         "--log-key", metavar="KEY", help="trust only keys certified by this log key; ask the operator for it"
     )
+    verify.add_argument(
+        "--proof",
+        type=Path,
+        metavar="FILE",
+        help="of one receipt: check that the log of receipts holds it, too",
+    )
+    verify.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help=f"keys of the log; default: {LOG_KEYS}, looked for like --keys",
+    )
+    verify.add_argument(
+        "--witness",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="key of one that must have cosigned",
+    )
     verify.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Verify each receipt and say what it says; the first that does not verify ends the command."""
+    if args.proof and len(args.files) > 1:
+        raise UsageError("a proof is of one receipt", hint="verify them one after the other")
     verified = []
     for file in args.files:
         signed, keyring = verify(file, args.keys, args.log_key)
-        verified.append({"id": signed.receipt.id, "log_key": keyring.log_key, "key": signed.key})
+        facts: dict[str, Any] = {"id": signed.receipt.id, "log_key": keyring.log_key, "key": signed.key}
+        lines = describe(signed, keyring)
+        if args.proof:
+            proof, checkpoint = verify_logged(signed, file, args.proof, args.log, args.witness)
+            facts |= {"place": proof.index, "size": checkpoint.size, "log": checkpoint.origin}
+            cosigned = f", cosigned by {len(args.witness)}" if args.witness else ""
+            lines.append(
+                f"  {'logged':10} as {proof.index + 1} of {checkpoint.size} in {checkpoint.origin}{cosigned}"
+            )
+        verified.append(facts)
         if not args.json:
-            print("\n".join(describe(signed, keyring)))
+            print("\n".join(lines))
     if args.json:
         print(json.dumps({"ok": True, "receipts": verified}))
     return 0
@@ -52,13 +87,37 @@ def verify(file: Path, keys: Path | None, log_key: str | None) -> tuple[SignedRe
         ReceiptError: Naming what does not hold.
     """
     signed = _read_receipt(file)
-    keys = keys or _find_keys(file)
+    keys = keys or _find(file, KEYS, "--keys")
     try:
         keyring = Keyring.parse_canonical(keys.read_bytes().rstrip(b"\n"), ReceiptError)
     except OSError as error:
         raise UsageError(f"cannot read {keys}") from error
     verify_receipt(signed, keyring, log_key=log_key)
     return signed, keyring
+
+
+def verify_logged(
+    signed: SignedReceipt, file: Path, proof: Path, log: Path | None, witnesses: list[Path]
+) -> tuple[Proof, Checkpoint]:
+    """Verify that the log of receipts holds a receipt; return the proof and the head that shows it.
+
+    Args:
+        signed: The receipt.
+        file: Where it was read.
+        proof: File with the proof.
+        log: File with the log's keys; None: the one beside the receipt or in the folder above it.
+        witnesses: Files with the keys of those who must have cosigned.
+
+    Raises:
+        LogError: Naming what does not hold.
+    """
+    keys = [VerifierKey.parse(line) for line in _text(log or _find(file, LOG_KEYS, "--log")).splitlines()]
+    if len(keys) != 2:
+        raise UsageError("a log has two keys", hint=f"{LOG_KEYS} came with the client's configuration")
+    cosigners = tuple(VerifierKey.parse(_text(path).strip()) for path in witnesses)
+    read = Proof.parse(_text(proof).encode("utf-8"))
+    policy = Policy(keys[0], keys[1], cosigners, quorum=len(cosigners))
+    return read, read.verify(signed.canonical_bytes(), policy)
 
 
 def describe(signed: SignedReceipt, keyring: Keyring) -> list[str]:
@@ -88,10 +147,17 @@ def _read_receipt(path: Path) -> SignedReceipt:
         raise UsageError(f"cannot read {path}") from error
 
 
-def _find_keys(receipt: Path) -> Path:
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}") from error
+
+
+def _find(receipt: Path, name: str, option: str) -> Path:
     for folder in (receipt.parent, receipt.parent.parent):
-        if (folder / KEYS).exists():
-            return folder / KEYS
+        if (folder / name).exists():
+            return folder / name
     raise UsageError(
-        f"no {KEYS} near {receipt}", hint="name it with --keys; it came with the client's configuration"
+        f"no {name} near {receipt}", hint=f"name it with {option}; it came with the client's configuration"
     )

@@ -4,6 +4,7 @@ appliance.conf      for wg-quick(8), mode 0600
 ca.pem              the internal CA; nothing else is trusted
 token               the bearer token, mode 0600; the OpenAI SDK's api_key
 receipt-keys.json   the keys that verify receipts
+log.vkey            the keys that verify heads of the log of receipts
 client.json         the rest: names, base URL, pins, pseudonym key (mode 0600)
 receipts/           receipts as they come in
 """
@@ -14,12 +15,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from appliance.client import wireguard_key
 from appliance.core.client_configuration import PRIVATE_KEY_PLACEHOLDER, ClientConfiguration
 from appliance.core.errors import HostError, RefusedError, UsageError
 from appliance.core.names import decode_base64
 from appliance.core.receipt import Keyring, SignedReceipt, pseudonym, verify_receipt
+
+_IN_FILES: Final = {"wireguard_conf", "token", "ca_pem", "keyring", "log_keys"}  # of their own
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Folder:
         receipts = self.path / "receipts"
         receipts.mkdir(exist_ok=True)
         file = receipts / f"{signed.receipt.id}.json"
-        file.write_bytes(signed.canonical_bytes() + b"\n")
+        file.write_bytes(signed.canonical_bytes())
         return file
 
     def _client(self) -> dict[str, str]:
@@ -92,11 +96,12 @@ def write(configuration: ClientConfiguration, key: Path, path: Path) -> Folder:
     except FileExistsError as error:
         raise UsageError(f"{path} exists", hint="choose another --out, or remove it first") from error
     tunnel = configuration.wireguard_conf.replace(PRIVATE_KEY_PLACEHOLDER, wireguard_key.read(key))
-    rest = configuration.model_dump(mode="json", exclude={"wireguard_conf", "token", "ca_pem", "keyring"})
+    rest = configuration.model_dump(mode="json", exclude=_IN_FILES)
     _put(path / "appliance.conf", tunnel, 0o600)
     _put(path / "token", configuration.token + "\n", 0o600)
     _put(path / "ca.pem", configuration.ca_pem, 0o644)
     _put(path / "receipt-keys.json", configuration.keyring.canonical_bytes().decode() + "\n", 0o644)
+    _put(path / "log.vkey", "".join(f"{key}\n" for key in configuration.log_keys), 0o644)
     _put(path / "client.json", json.dumps(rest, indent=2) + "\n", 0o600)
     return Folder(path)
 

@@ -19,6 +19,7 @@ from appliance.core.schema import Closed
 PRIVATE_KEY_PLACEHOLDER = "REPLACE-WITH-YOUR-PRIVATE-KEY"
 TOKEN_PREFIX = "sa_"  # noqa: S105 - a prefix by which secret scanners find a leaked token, not a token
 Token = Annotated[str, StringConstraints(pattern=r"^sa_[A-Za-z0-9_-]{43}$")]
+LogKey = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[!-~]+$")]
 BaseUrl = Annotated[str, StringConstraints(max_length=64, pattern=r"^https://[0-9a-f.:\[\]]+/v1$")]
 
 
@@ -34,6 +35,7 @@ class ClientConfiguration(Closed):
         token: Bearer token (256 random bits), the `api_key` of the `openai` package.
         ca_pem: The CA that signed the node's TLS certificate.
         keyring: The keys that verify receipts.
+        log_keys: The two keys that verify heads of the log of receipts (docs/spec/log-v1.md section 3).
         pseudonym_key: 32 bytes; receipts name the client by a keyed digest that only its holders can compute.
         pin_ids: Models that the client may use, the default first.
     """
@@ -47,5 +49,6 @@ class ClientConfiguration(Closed):
     token: Token
     ca_pem: Pem
     keyring: Keyring
+    log_keys: Annotated[tuple[LogKey, ...], Field(min_length=2, max_length=2)]
     pseudonym_key: Key32
     pin_ids: Annotated[tuple[Digest, ...], Field(max_length=64)]

@@ -15,10 +15,11 @@ KEEPALIVE_S = 25  # keeps the NAT mapping of a client's router open; wg(8) names
 
 @dataclass(frozen=True)
 class PublicMaterial:
-    """What every client gets: the CA and the keys that verify receipts."""
+    """What every client gets: the CA, and the keys that verify receipts and heads of their log."""
 
     ca_pem: str
     keyring: Keyring
+    log_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def render_configuration(
         token=secrets.token,
         ca_pem=material.ca_pem,
         keyring=material.keyring,
+        log_keys=material.log_keys,
         pseudonym_key=pseudonym_key,
         pin_ids=pin_ids,
     )

@@ -80,7 +80,7 @@ def seal_context(public_key: str) -> bytes:
 
 
 def read_public_material(paths: ControlPaths) -> PublicMaterial:
-    """Read the CA and the keyring.
+    """Read the CA, the keyring and the log's keys.
 
     Raises:
         HostError: If they are missing or damaged.
@@ -91,7 +91,8 @@ def read_public_material(paths: ControlPaths) -> PublicMaterial:
         raise HostError(
             f"{paths.keyring} is damaged", hint="restart the reconciler; it writes it anew"
         ) from error
-    return PublicMaterial(ca_pem=_read(paths.ca_certificate), keyring=keyring)
+    log_keys = tuple(_read(paths.log_keys).splitlines())
+    return PublicMaterial(ca_pem=_read(paths.ca_certificate), keyring=keyring, log_keys=log_keys)
 
 
 def _node_end(node: Node) -> NodeEnd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -75,3 +76,55 @@ def test_without_keys_it_says_where_they_come_from(
     alone.write_bytes(receipts[0].read_bytes())
     assert main(["receipt", "verify", str(alone)]) == 2
     assert "--keys" in capsys.readouterr().err
+
+
+LOGGED = Path(__file__).parents[2] / "vectors" / "log" / "valid-with-two-witnesses.txt"
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Path:
+    """A receipt of the vectors with its proof and keys, as a client has them."""
+    header, _, proof = LOGGED.read_bytes().partition(b"\n\n")
+    fields = dict(line.split(": ", 1) for line in header.decode().splitlines())
+    keyring = next(line for line in VECTOR.read_text("utf-8").splitlines() if line.startswith("keyring: "))
+    (tmp_path / "receipt-keys.json").write_text(keyring.removeprefix("keyring: "), "utf-8")
+    (tmp_path / "log.vkey").write_text(fields["log"].replace(" ", "\n") + "\n", "utf-8")
+    for name, key in zip(("alice", "bob"), fields["witnesses"].split(), strict=True):
+        (tmp_path / f"{name}.vkey").write_text(key + "\n", "utf-8")
+    (tmp_path / "receipt.tlog-proof").write_bytes(proof)
+    (tmp_path / "receipt.json").write_bytes(base64.b64decode(fields["entry"]))
+    return tmp_path
+
+
+def test_a_proof_shows_that_the_log_has_the_receipt(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "receipt",
+        "verify",
+        str(logged / "receipt.json"),
+        "--proof",
+        str(logged / "receipt.tlog-proof"),
+    ]
+    witnesses = ["--witness", str(logged / "alice.vkey"), "--witness", str(logged / "bob.vkey")]
+    assert main([*command, *witnesses]) == 0
+    assert "as 5 of 11 in receipts.example/log, cosigned by 2" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    (verified,) = json.loads(capsys.readouterr().out.splitlines()[-1])["receipts"]
+    assert (verified["place"], verified["size"], verified["log"]) == (4, 11, "receipts.example/log")
+
+
+def test_a_proof_that_does_not_hold_is_named(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "receipt",
+        "verify",
+        str(logged / "receipt.json"),
+        "--proof",
+        str(logged / "receipt.tlog-proof"),
+    ]
+    proof = logged / "receipt.tlog-proof"
+    proof.write_bytes(proof.read_bytes().replace(b"index 4", b"index 5"))
+    assert main(command) == 1
+    assert "does not lead to the root" in capsys.readouterr().err
+    (logged / "log.vkey").unlink()
+    assert main(command) == 2
+    assert "--log" in capsys.readouterr().err
+    assert main([*command[:3], str(logged / "receipt.json"), *command[3:]]) == 2
