@@ -50,6 +50,9 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+Pieces = list[tuple[int, Piece]]
+
+
 @dataclass
 class _Answer:
     """An answer in progress."""
@@ -237,17 +240,20 @@ class Runner:
         """Somebody waits: a `tidy` that runs makes way. The one method that may be called from any thread."""
         self._context.interrupt()
 
-    def step(self) -> list[tuple[int, Piece]]:
+    def step(self, early: Callable[[Pieces], None] | None = None) -> Pieces:
         """Decode the next token of every answer in progress, and guesses if they pay, then one chunk of a prompt.
 
+        Args:
+            early: Is given the pieces of the first before the second begins, which may take long.
+
         Returns:
-            The new pieces, each with its stream.
+            The new pieces that `early` was not given, each with its stream.
 
         Raises:
             EngineFailed: If llama.cpp fails. Then no stream's cache can be relied on.
         """
         step = self._scheduler.plan(self.speed)
-        pieces: list[tuple[int, Piece]] = []
+        pieces: Pieces = []
         began = perf_counter()
         if step.decode:
             pieces = self._decode(step)
@@ -255,6 +261,9 @@ class Runner:
             self.speed = self.speed.decoded(decoded - began, len(step.rows) * (1 + step.guessed))
             began = decoded
         if step.chunk is not None:
+            if early is not None and pieces:
+                early(pieces)
+                pieces = []
             pieces += self._prefill(step.chunk)
             self.speed = self.speed.prefilled(step.chunk.stop - step.chunk.start, perf_counter() - began)
         return pieces

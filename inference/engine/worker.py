@@ -19,7 +19,7 @@ from appliance.core.errors import ApplianceError
 from inference.engine.erase import Erased
 from inference.engine.errors import EngineFailed
 from inference.engine.pace import Speed
-from inference.engine.runner import Piece, Runner
+from inference.engine.runner import Piece, Pieces, Runner
 from inference.engine.sampling import Sampling
 
 _TIDY_AFTER_S = 0.05  # idle time before buffers are overwritten; a command makes that give way
@@ -192,11 +192,18 @@ class Worker(Generic[Owner]):
         return self._commands.get(timeout=_TIDY_AFTER_S if idle else None)
 
     def _step(self) -> None:
-        pieces = self._runner.step()
-        self._held += [(self._owner(stream, piece), piece) for stream, piece in pieces]
+        pieces = self._runner.step(self._hand_over_early)
+        self._hold(pieces)
         ends = any(piece.finish is not None for _, piece in pieces)
         if ends or perf_counter() - self._handed_at >= _HAND_OVER_S:
             self._hand_over()
+
+    def _hand_over_early(self, pieces: Pieces) -> None:
+        self._hold(pieces)
+        self._hand_over()
+
+    def _hold(self, pieces: Pieces) -> None:
+        self._held += [(self._owner(stream, piece), piece) for stream, piece in pieces]
 
     def _hand_over(self) -> None:
         if self._held:

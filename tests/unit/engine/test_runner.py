@@ -171,6 +171,21 @@ def test_a_long_prompt_delays_others_by_one_chunk_per_token(
         assert bench.runner.prefilled - before == 32
 
 
+def test_tokens_do_not_wait_for_the_chunk_that_is_read_after_them(bench: Bench) -> None:
+    talker, reader = bench.runner.open(), bench.runner.open()
+    bench.runner.start(talker, bench.prompt("hello"), Sampling(max_tokens=40, temperature=0))
+    bench.runner.step()
+    bench.runner.start(reader, bench.prompt("river " * 100), GREEDY)
+    read = bench.runner.prefilled
+    seen: list[tuple[int, int]] = []
+    late = bench.runner.step(
+        lambda pieces: seen.extend((stream, bench.runner.prefilled) for stream, _ in pieces)
+    )
+    assert seen == [(talker, read)]
+    assert talker not in [stream for stream, _ in late]
+    assert bench.runner.prefilled > read
+
+
 @pytest.mark.parametrize(
     ("tokens", "positions", "streams", "outputs"),
     [

@@ -71,7 +71,7 @@ class SimulatedRunner:
     def interrupt(self) -> None:
         self.interrupted += 1
 
-    def step(self) -> list[tuple[int, Piece]]:
+    def step(self, _early: object = None) -> list[tuple[int, Piece]]:
         self.threads.add(threading.get_ident())
         self.go.wait(5)
         if self.fault is not None:
