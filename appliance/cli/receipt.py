@@ -10,11 +10,12 @@ from typing import Any
 from appliance.core.errors import ReceiptError, UsageError
 from appliance.core.receipt import Keyring, SignedReceipt, verify_receipt
 from appliance.transparency.checkpoint import Checkpoint, Policy
+from appliance.transparency.memory import Memory
 from appliance.transparency.note import VerifierKey
-from appliance.transparency.proof import Proof
+from appliance.transparency.proof import Continuation, Proof
 
 HELP = "Verify a receipt offline, with nothing but the receipt and the keys that came with the configuration."
-KEYS, LOG_KEYS = "receipt-keys.json", "log.vkey"
+KEYS, LOG_KEYS, MEMORY = "receipt-keys.json", "log.vkey", "log.seen"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +51,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
+    watch = verbs.add_parser(
+        "watch", help="check that the log of receipts goes on from where it was seen last"
+    )
+    watch.add_argument("file", type=Path, metavar="FILE", help="a continuation, as the operator hands it out")
+    watch.add_argument(
+        "--log", type=Path, metavar="FILE", help=f"keys of the log; default: {LOG_KEYS} beside FILE or above"
+    )
+    watch.add_argument("--memory", type=Path, help=f"what was seen last; default: {MEMORY} beside the keys")
+    watch.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
 
 def run(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    return _watch(args) if args.action == "watch" else _verify(args)
+
+
+def _watch(args: argparse.Namespace) -> int:
+    """Accept a later head of the log and remember it. A fork, a shrink or a rewritten past ends the command."""
+    keys = args.log or _find(args.file, LOG_KEYS, "--log")
+    memory = Memory(args.memory or keys.parent / MEMORY, _policy(keys, []))
+    seen = memory.seen
+    checkpoint = memory.advance(Continuation.parse(_text(args.file).encode("utf-8")))
+    if args.json:
+        print(json.dumps({"ok": True, "log": checkpoint.origin, "seen": seen.size, "size": checkpoint.size}))
+    else:
+        grown = (
+            f"from {seen.size} to {checkpoint.size}"
+            if checkpoint.size > seen.size
+            else f"at {seen.size}, as before"
+        )
+        print(f"The log goes on: {checkpoint.origin} is {grown} receipts.")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
     """Verify each receipt and say what it says; the first that does not verify ends the command."""
     if args.proof and len(args.files) > 1:
         raise UsageError("a proof is of one receipt", hint="verify them one after the other")
@@ -111,13 +145,17 @@ def verify_logged(
     Raises:
         LogError: Naming what does not hold.
     """
-    keys = [VerifierKey.parse(line) for line in _text(log or _find(file, LOG_KEYS, "--log")).splitlines()]
+    read = Proof.parse(_text(proof).encode("utf-8"))
+    policy = _policy(log or _find(file, LOG_KEYS, "--log"), witnesses)
+    return read, read.verify(signed.canonical_bytes(), policy)
+
+
+def _policy(log: Path, witnesses: list[Path]) -> Policy:
+    keys = [VerifierKey.parse(line) for line in _text(log).splitlines()]
     if len(keys) != 2:
         raise UsageError("a log has two keys", hint=f"{LOG_KEYS} came with the client's configuration")
     cosigners = tuple(VerifierKey.parse(_text(path).strip()) for path in witnesses)
-    read = Proof.parse(_text(proof).encode("utf-8"))
-    policy = Policy(keys[0], keys[1], cosigners, quorum=len(cosigners))
-    return read, read.verify(signed.canonical_bytes(), policy)
+    return Policy(keys[0], keys[1], cosigners, quorum=len(cosigners))
 
 
 def describe(signed: SignedReceipt, keyring: Keyring) -> list[str]:

@@ -106,7 +106,11 @@ class Continuation:
         """
         checkpoint = policy.verify(self.checkpoint)
         if self.old != seen.size:
-            raise ConsistencyError("the proof begins at another size", field="old")
+            raise ConsistencyError(
+                "the proof begins at another size",
+                field="old",
+                hint=f"ask for one that begins at {seen.size}",
+            )
         verify_consistency(seen.size, checkpoint.size, self.hashes, seen.root, checkpoint.root)
         return checkpoint
 

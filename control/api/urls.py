@@ -10,6 +10,7 @@ from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
 from control.clients.api import ClientView, DeviceView
 from control.fleet.api import NodeView
+from control.log.api import LogView
 from control.pins.api import PinView
 
 router = SimpleRouter(trailing_slash=False)
@@ -18,6 +19,7 @@ router.register("devices", DeviceView, "device")
 router.register("nodes", NodeView, "node")
 router.register("pins", PinView, "pin")
 router.register("receipts", ReceiptView, "receipt")
+router.register("log", LogView, "log")
 router.register("alarms", AlarmView, "alarm")
 
 urlpatterns = [*router.urls, path("health", Health.as_view(), name="health"), re_path(r"^.*$", not_found)]

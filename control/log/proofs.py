@@ -47,8 +47,22 @@ def prove_continuation(old: int, folder: Path) -> Continuation:
     return Continuation(old, tuple(merkle.consistency_proof(tiles, old, size)), note)
 
 
+def newest_checkpoint() -> Note:
+    """Return the newest checkpoint.
+
+    Raises:
+        NotLoggedError: If nothing was logged yet.
+    """
+    return Note.parse(_newest_record().note.encode("utf-8"))
+
+
 def _newest(folder: Path) -> tuple[Note, Tiles, int]:
+    last = _newest_record()
+    return Note.parse(last.note.encode("utf-8")), Tiles(folder, last.size), last.size
+
+
+def _newest_record() -> CheckpointRecord:
     last = CheckpointRecord.objects.last()
     if last is None:
         raise NotLoggedError("the log is empty", hint="ask again in a minute")
-    return Note.parse(last.note.encode("utf-8")), Tiles(folder, last.size), last.size
+    return last

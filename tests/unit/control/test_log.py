@@ -23,6 +23,7 @@ from appliance.core.receipt import NodeKey, make_keyring
 from appliance.core.signing import public_text
 from appliance.transparency.checkpoint import Checkpoint, Policy
 from appliance.transparency.note import Note
+from appliance.transparency.proof import Continuation
 from control.audit.models import ReceiptRecord
 from control.audit.services import admit_receipt
 from control.fleet.models import Node
@@ -203,3 +204,23 @@ def test_the_archive_verifies_with_what_is_in_it_and_the_root_key(
     command += ["--keyring", "keyring.json", "--proof", "receipt.tlog-proof", "--log", "log.vkey"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "valid", "")
+
+
+def test_heads_and_continuations_are_handed_out(
+    issue: Issue, keys: ReconcilerKeys, operator: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL_S", 0.0)
+    api = APIClient()
+    api.force_authenticate(operator)
+    assert api.get("/api/v1/log/checkpoint", secure=True).status_code == 503
+    kept = keeper(settings.PATHS.log, keys)
+    issue(2)
+    kept.keep()
+    first = policy(keys).verify(Note.parse(api.get("/api/v1/log/checkpoint", secure=True).content))
+    issue(3)
+    kept.keep()
+    answer = api.get("/api/v1/log/continuation?old=2", secure=True)
+    assert Continuation.parse(answer.content).verify(first, policy(keys)).size == 5
+    for query in ("old=6", "old=-1", "old=02", "old=x", "new=1", "old=1&old=2"):
+        assert api.get(f"/api/v1/log/continuation?{query}", secure=True).status_code == 400
+    assert APIClient().get("/api/v1/log/checkpoint", secure=True).status_code in {401, 403}

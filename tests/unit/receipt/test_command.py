@@ -128,3 +128,26 @@ def test_a_proof_that_does_not_hold_is_named(logged: Path, capsys: pytest.Captur
     assert main(command) == 2
     assert "--log" in capsys.readouterr().err
     assert main([*command[:3], str(logged / "receipt.json"), *command[3:]]) == 2
+
+
+def test_the_log_is_watched_and_a_fork_is_an_alarm(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = LOGGED.parent
+    continues, fork = (
+        (vectors / f"{name}.txt").read_bytes().partition(b"\n\n")[2] for name in ("continues", "fork")
+    )
+    head = continues.partition(b"\n\n")[2]
+    proof = (logged / "receipt.tlog-proof").read_bytes()
+    first = b"old 0\n\n" + proof.partition(b"\n\n")[2]
+    for content, code, said in (
+        (first, 0, "from 0 to 11 receipts"),
+        (first, 1, "ask for one that begins at 11"),
+        (fork, 1, "does not lead to the roots"),
+        (continues, 0, "from 11 to 17 receipts"),
+        (b"old 17\n\n" + head, 0, "at 17, as before"),
+    ):
+        (logged / "continuation").write_bytes(content)
+        assert main(["receipt", "watch", str(logged / "continuation")]) == code
+        printed = capsys.readouterr()
+        assert said in printed.out + printed.err
+    assert main(["receipt", "watch", "--json", str(logged / "continuation")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["size"] == 17

@@ -1,0 +1,47 @@
+"""`appliance control log …`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parsers(actions: Any) -> None:
+    """Declare the command line."""
+    verbs = actions.add_parser(
+        "log", help="the log of receipts: its head, and that it goes on"
+    ).add_subparsers(required=True, metavar="VERB")
+    verbs.add_parser("head", help="its size, and when it was signed").set_defaults(handler=show_head)
+    continuation = verbs.add_parser(
+        "continuation",
+        help="for a client or a witness: the newest head, and that it continues an earlier size",
+    )
+    continuation.add_argument("--old", type=int, default=0, metavar="SIZE", help="that was seen (default: 0)")
+    continuation.add_argument("--out", type=Path, required=True, metavar="FILE")
+    continuation.set_defaults(handler=write_continuation)
+
+
+def show_head(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
+    """Return the newest head."""
+    from control.log.keeper import waiting
+    from control.log.models import CheckpointRecord
+
+    last = CheckpointRecord.objects.last()
+    signed_at = None if last is None else last.signed_at.isoformat(timespec="seconds")
+    return {
+        "ok": True,
+        "size": last.size if last else 0,
+        "signed_at": signed_at,
+        "waiting": waiting().count(),
+    }
+
+
+def write_continuation(args: argparse.Namespace) -> dict[str, Any]:
+    """Write a continuation."""
+    from django.conf import settings
+
+    from control.log.proofs import prove_continuation
+
+    args.out.write_bytes(prove_continuation(args.old, settings.PATHS.log).render())
+    return {"ok": True, "file": str(args.out)}
