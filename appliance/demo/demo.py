@@ -42,6 +42,7 @@ LAPTOP = f"{CLIENT_FOLDER}/laptop"
 LONG_ANSWER_TOKENS = 1024
 CELL_EXIT_TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 45.0
+LOG_TIMEOUT_S = 90.0  # a head is signed once a minute
 Report = Callable[[str], None]
 
 
@@ -172,6 +173,26 @@ def reach_management(lab: Lab) -> dict[str, Any]:
     }
 
 
+def log_receipts(lab: Lab) -> dict[str, Any]:
+    """The log holds a receipt that the client kept: the client verifies the proof, with the keys of its configuration."""
+    kept = lab[ACME].root / LAPTOP.lstrip("/") / "receipts"
+    logged: list[str] = []
+
+    def found() -> bool:
+        receipts: Any = control(lab[MGMT], "receipts", "list", "--client", ACME.name)["receipts"]
+        placed = [receipt["receipt_id"] for receipt in receipts if receipt["place"] is not None]
+        logged[:] = [receipt for receipt in placed if (kept / f"{receipt}.json").exists()]
+        return bool(logged)
+
+    provision.wait_until(found, "a head of the log", lab[MGMT], LOG_TIMEOUT_S)
+    proof = str(control(lab[MGMT], "receipts", "proof", logged[0])["proof"])
+    (kept / f"{logged[0]}.tlog-proof").write_text(proof, "utf-8")
+    file = f"{LAPTOP}/receipts/{logged[0]}"
+    verify = appliance("receipt", "verify", "--json", f"{file}.json", "--proof", f"{file}.tlog-proof")
+    (verified,) = last_json(lab[ACME].run(*verify).stdout)["receipts"]
+    return {"logged": {"id": verified["id"], "place": verified["place"], "size": verified["size"]}}
+
+
 def leave_nothing(lab: Lab) -> dict[str, Any]:
     """A canary is found while a session runs and nowhere once the cell has exited."""
     canary = make_canary()
@@ -238,6 +259,7 @@ STEPS: tuple[tuple[str, Callable[[Lab], dict[str, Any]]], ...] = (
     ("revoking a device while it streams", revoke),
     # Last, since a revocation makes control pull receipts, which proves that control reaches the node.
     ("reaching for management from the node", reach_management),
+    ("proving that the log holds a receipt", log_receipts),
 )
 
 
@@ -326,6 +348,11 @@ def checks(figures: dict[str, Any]) -> list[tuple[str, str, bool]]:
         ("a peer gets an answer", f"status {figures['peer']['status']}", figures["peer"]["status"] == 200),
         reads(figures["conversation"]),
         ("the receipt verifies", figures["receipt"]["id"], figures["receipt"]["verified"] is True),
+        (
+            "the log holds the receipt",
+            f"{figures['logged']['place'] + 1} of {figures['logged']['size']}",
+            figures["logged"]["place"] < figures["logged"]["size"],
+        ),
         (
             "each client has a cell",
             " ≠ ".join(f"pid {cell['pid']}" for cell in cells.values()),

@@ -136,6 +136,7 @@ class Tiles:
         try:
             self._make_folders(place.parent)
             with beside.open("wb") as file:
+                os.fchmod(file.fileno(), 0o644)  # hashes are for everybody, whatever the umask
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -148,6 +149,7 @@ class Tiles:
         if not folder.is_dir():
             self._make_folders(folder.parent)
             folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
             self._fresh.add(folder.parent)
 
 

@@ -26,6 +26,10 @@ def add_parsers(actions: Any) -> None:
     export.add_argument("receipt", help="its id")
     export.add_argument("--out", type=Path, metavar="FILE")
     export.set_defaults(handler=export_receipt)
+    proof = verbs.add_parser("proof", help="that the log holds one receipt")
+    proof.add_argument("receipt", help="its id")
+    proof.add_argument("--out", type=Path, metavar="FILE")
+    proof.set_defaults(handler=prove_receipt)
     archive = verbs.add_parser(
         "archive", help="one receipt with its proof and what verifies them, as a zip file"
     )
@@ -44,7 +48,7 @@ def list_receipts(args: argparse.Namespace) -> dict[str, Any]:
         receipts = receipts.filter(node__name=args.node)
     if args.client:
         receipts = receipts.filter(client=_pseudonym_of(args.client))
-    columns = ("node__name", "receipt_id", "client", "seq", "verified", "admitted_at")
+    columns = ("node__name", "receipt_id", "client", "seq", "verified", "admitted_at", "place")
     rows = list(receipts.values(*columns)[: max(1, args.limit)])
     return {"ok": True, "receipts": rows[::-1]}
 
@@ -55,6 +59,19 @@ def export_receipt(args: argparse.Namespace) -> dict[str, Any]:
     if args.out is None:
         return signed.model_dump(mode="json")
     args.out.write_bytes(signed.canonical_bytes())
+    return {"ok": True, "file": str(args.out)}
+
+
+def prove_receipt(args: argparse.Namespace) -> dict[str, Any]:
+    """Return or write the proof that the log holds a receipt."""
+    from django.conf import settings
+
+    from control.log.proofs import prove
+
+    proof = prove(_record(args.receipt), settings.PATHS.log).render()
+    if args.out is None:
+        return {"ok": True, "proof": proof.decode("utf-8")}
+    args.out.write_bytes(proof)
     return {"ok": True, "file": str(args.out)}
 
 

@@ -24,6 +24,11 @@ def test_a_client_gets_right_answers_from_the_shipped_model(figures):
     assert figures["handshake_ms"] > 0
 
 
+def test_the_log_holds_a_receipt_and_its_client_verifies_the_proof(figures):
+    assert len(figures["logged"]["id"]) == 32
+    assert 0 <= figures["logged"]["place"] < figures["logged"]["size"]
+
+
 def test_the_receipt_verifies(figures):
     assert len(figures["receipt"]["id"]) == 32
     assert figures["receipt"]["verified"] is True

@@ -75,6 +75,16 @@ def test_proofs_do_not_need_the_entries(tmp_path: Path) -> None:
     assert proof == inclusion_proof(Tree(entries(3000)), 1234, 3000)
 
 
+def test_everybody_may_read_the_tiles_whatever_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        filled(tmp_path / "log", 300).publish()
+    finally:
+        os.umask(mask)
+    for path in (tmp_path / "log").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
 def test_a_tile_that_is_missing_or_cut_is_named(tmp_path: Path) -> None:
     filled(tmp_path, 300).publish()
     full = tmp_path / "tile/0/000"
