@@ -96,6 +96,7 @@ class ChatTemplate:
             raise RefusedError("no messages, or too many", field="messages")
         marks = _Marks()
         marked = [_marked(message, marks, index) for index, message in enumerate(messages)]
+        marks.talking = False
         rendered = self._rendered(marked, [marks.everything(tool) for tool in tools])
         parts = re.split(f"({marks.nonce}x[0-9]+[xj])", rendered)
         if any(marks.nonce in part.lower() for part in parts[::2]):
@@ -130,16 +131,21 @@ class ChatTemplate:
 
 
 class _Marks:
-    """The markers that stand for a client's texts in one rendering."""
+    """The markers that stand for a client's texts in one rendering.
+
+    Attributes:
+        talking: What is marked now belongs to a message that is not the system's.
+    """
 
     def __init__(self) -> None:
         self.nonce = secrets.token_hex(16)
+        self.talking = False
         self._texts: list[str] = []
         self._talk: set[int] = set()
 
-    def mark(self, text: str, *, talk: bool = False) -> str:
-        """Return a marker for a text; `talk` if it is a message's that is not the system's."""
-        if talk:
+    def mark(self, text: str) -> str:
+        """Return a marker for a text."""
+        if self.talking:
             self._talk.add(len(self._texts))
         self._texts.append(text)
         return f"{self.nonce}x{len(self._texts) - 1}x"
@@ -153,7 +159,7 @@ class _Marks:
         return self.mark(value) if isinstance(value, str) and value not in _SYNTAX else value
 
     def of_talk(self, marker: str) -> bool:
-        """Whether a marker stands for the text of a message that is not the system's."""
+        """Whether a marker stands for something in a message that is not the system's."""
         return self._number(marker) in self._talk
 
     def text(self, marker: str) -> str:
@@ -166,9 +172,10 @@ class _Marks:
 
 
 def _marked(message: Mapping[str, Any], marks: _Marks, index: int) -> dict[str, Any]:
+    marks.talking = message["role"] not in _SYSTEM_ROLES
     marked: dict[str, Any] = {
         "role": _role(message["role"], index),
-        "content": marks.mark(message["content"], talk=message["role"] not in _SYSTEM_ROLES),
+        "content": marks.mark(message["content"]),
     }
     if calls := message.get("tool_calls"):
         marked["tool_calls"] = [

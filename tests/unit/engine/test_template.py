@@ -36,6 +36,18 @@ def test_what_comes_before_the_talk_is_known() -> None:
     assert [f.text for f in template().render([user("hello")]) if f.opening] == ["<|user|>"]
 
 
+def test_a_call_of_a_tool_is_talk_even_if_nothing_else_was_said() -> None:
+    source = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}{% endfor %}"
+    call = {"function": {"name": "lookup", "arguments": {"word": "secret"}}}
+    messages = [
+        {"role": "system", "content": "brief"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    fragments = template(source).render(messages)
+    assert "secret" in "".join(f.text for f in fragments)
+    assert "".join(f.text for f in fragments if f.opening) == 'brief{"name": "'
+
+
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_what_a_client_wrote_comes_out_verbatim_and_untrusted(texts: list[str]) -> None:
     fragments = template().render([user(text) for text in texts])
