@@ -128,13 +128,22 @@ class Policy:
     Attributes:
         ed25519, mldsa44: Keys of the log; their name is its origin.
         witnesses: Keys of those whose cosignatures count.
-        quorum: How many of them are needed.
+        quorum: How many of them are needed. One that is named twice counts once.
+
+    Raises:
+        LogFormatError: If the keys are of other kinds: one kind of signature alone must never do.
     """
 
     ed25519: VerifierKey
     mldsa44: VerifierKey
     witnesses: tuple[VerifierKey, ...] = ()
     quorum: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.ed25519.kind, self.mldsa44.kind) != (Kind.ED25519, Kind.MLDSA44_COSIGNATURE):
+            raise LogFormatError("a log has a key of each kind", field="key")
+        if any(key.kind is not Kind.MLDSA44_COSIGNATURE for key in self.witnesses):
+            raise LogFormatError("a witness cosigns with ML-DSA-44", field="key")
 
     def verify(self, note: Note) -> Checkpoint:
         """Return the checkpoint that a note holds.
@@ -151,7 +160,7 @@ class Policy:
         for key in (self.ed25519, self.mldsa44):
             if not _signed(note, key, checkpoint):
                 raise LogSignatureError("the log has not signed this with both keys", field="signature")
-        cosigned = sum(_signed(note, key, checkpoint) for key in self.witnesses)
+        cosigned = sum(_signed(note, key, checkpoint) for key in set(self.witnesses))
         if cosigned < self.quorum:
             raise WitnessError(f"{cosigned} of {self.quorum} witnesses have cosigned", field="signature")
         return checkpoint

@@ -187,7 +187,7 @@ def verify_checkpoint(
         refuse("log_format")
     if any(key.name != origin for key in log):
         refuse("log_other")
-    if sorted(key.kind for key in log) != [1, 6]:
+    if sorted(key.kind for key in log) != [1, 6] or any(key.kind != 6 for key in witnesses):
         refuse("log_key")
     missing = set()
     for key in (*log, *witnesses):
@@ -249,8 +249,10 @@ def main() -> int:
             index, hashes, text, signatures = read_proof(args.proof.read_bytes())
             size, root = verify_checkpoint(text, signatures, log, witnesses)
             verify_inclusion(entry, index, size, hashes, root)
-    except Refused as refused:
-        print(f"refused: {refused}")
+    except OSError as error:
+        parser.error(f"cannot read {error.filename}")
+    except (Refused, ValueError) as error:
+        print(f"refused: {error if isinstance(error, Refused) else 'a file is not text or JSON'}")
         return 1
     print("valid" if args.proof else "valid; no proof was given that the log has it")
     return 0

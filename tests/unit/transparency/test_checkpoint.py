@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from transparency_world import NOW, ORIGIN, Tree, entries, mth, policy, signer, witness
 
-from appliance.transparency.checkpoint import Checkpoint
+from appliance.transparency.checkpoint import Checkpoint, Policy
 from appliance.transparency.errors import (
     InclusionError,
     LogError,
@@ -165,6 +165,23 @@ def test_as_many_witnesses_are_needed_as_the_policy_says() -> None:
     for too_few in (by_alice, twice):
         with pytest.raises(WitnessError, match="1 of 2"):
             policy(ALICE, BOB, quorum=2).verify(too_few)
+
+
+def test_a_witness_that_is_named_twice_counts_once() -> None:
+    honest = note()
+    head = Checkpoint.parse(honest.text)
+    by_alice = replace(honest, signatures=(*honest.signatures, ALICE.cosign(head, NOW)))
+    with pytest.raises(WitnessError, match="1 of 2"):
+        policy(ALICE, ALICE, quorum=2).verify(by_alice)
+
+
+def test_keys_of_the_wrong_kind_make_no_policy() -> None:
+    ed25519, mldsa44 = signer().verifier_keys
+    for keys in ((ed25519, ed25519), (mldsa44, mldsa44), (mldsa44, ed25519)):
+        with pytest.raises(LogFormatError):
+            Policy(*keys)
+    with pytest.raises(LogFormatError):
+        Policy(ed25519, mldsa44, (ed25519,), 1)
 
 
 def test_a_cosignature_of_another_tree_or_time_does_not_count() -> None:

@@ -125,6 +125,8 @@ def test_the_page_runs_alone_on_files(tmp_path: Path) -> None:
     (tmp_path / "receipt.json").write_bytes(files["receipt.json"])
     (tmp_path / "keyring.json").write_text(json.dumps({**json.loads(receipt["keyring"]), "log_key": "x"}))
     assert run() == (1, "refused: keyring_root")
+    (tmp_path / "keyring.json").write_bytes(b"\xff{")
+    assert run() == (1, "refused: a file is not text or JSON")
 
 
 @pytest.mark.parametrize("path", sorted(RECEIPTS.glob("*.txt")), ids=lambda path: path.stem)
