@@ -187,10 +187,26 @@ def log_receipts(lab: Lab) -> dict[str, Any]:
     provision.wait_until(found, "a head of the log", lab[MGMT], LOG_TIMEOUT_S)
     proof = str(control(lab[MGMT], "receipts", "proof", logged[0])["proof"])
     (kept / f"{logged[0]}.tlog-proof").write_text(proof, "utf-8")
-    file = f"{LAPTOP}/receipts/{logged[0]}"
-    verify = appliance("receipt", "verify", "--json", f"{file}.json", "--proof", f"{file}.tlog-proof")
-    (verified,) = last_json(lab[ACME].run(*verify).stdout)["receipts"]
-    return {"logged": {"id": verified["id"], "place": verified["place"], "size": verified["size"]}}
+    (verified,) = last_json(lab[ACME].run(*_verify_logged(logged[0], logged[0])).stdout)["receipts"]
+    other = next(file.stem for file in kept.glob("*.json") if file.stem != logged[0])
+    proves_anything = lab[ACME].run(*_verify_logged(other, logged[0]), check=False).returncode == 0
+    return {
+        "logged": {
+            "id": verified["id"],
+            "is_ours": verified["id"] == logged[0],
+            "place": verified["place"],
+            "size": verified["size"],
+            "proves_another": proves_anything,
+        }
+    }
+
+
+def _verify_logged(receipt: str, proof: str) -> tuple[str, ...]:
+    """Return the command that verifies a kept receipt with the proof of one."""
+    folder = f"{LAPTOP}/receipts"
+    return appliance(
+        "receipt", "verify", "--json", f"{folder}/{receipt}.json", "--proof", f"{folder}/{proof}.tlog-proof"
+    )
 
 
 def leave_nothing(lab: Lab) -> dict[str, Any]:
@@ -350,8 +366,8 @@ def checks(figures: dict[str, Any]) -> list[tuple[str, str, bool]]:
         ("the receipt verifies", figures["receipt"]["id"], figures["receipt"]["verified"] is True),
         (
             "the log holds the receipt",
-            f"{figures['logged']['place'] + 1} of {figures['logged']['size']}",
-            figures["logged"]["place"] < figures["logged"]["size"],
+            f"{figures['logged']['place'] + 1} of {figures['logged']['size']}; the proof fits no other receipt",
+            figures["logged"]["is_ours"] and not figures["logged"]["proves_another"],
         ),
         (
             "each client has a cell",

@@ -25,8 +25,12 @@ def test_a_client_gets_right_answers_from_the_shipped_model(figures):
 
 
 def test_the_log_holds_a_receipt_and_its_client_verifies_the_proof(figures):
-    assert len(figures["logged"]["id"]) == 32
+    assert figures["logged"]["is_ours"] is True
     assert 0 <= figures["logged"]["place"] < figures["logged"]["size"]
+
+
+def test_the_proof_of_one_receipt_shows_nothing_about_another(figures):
+    assert figures["logged"]["proves_another"] is False
 
 
 def test_the_receipt_verifies(figures):

@@ -96,14 +96,18 @@ def logged(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_proof_shows_that_the_log_has_the_receipt(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
+def verify_logged(folder: Path) -> list[str]:
+    return [
         "receipt",
         "verify",
-        str(logged / "receipt.json"),
+        str(folder / "receipt.json"),
         "--proof",
-        str(logged / "receipt.tlog-proof"),
+        str(folder / "receipt.tlog-proof"),
     ]
+
+
+def test_a_proof_shows_that_the_log_has_the_receipt(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = verify_logged(logged)
     witnesses = ["--witness", str(logged / "alice.vkey"), "--witness", str(logged / "bob.vkey")]
     assert main([*command, *witnesses]) == 0
     assert "as 5 of 11 in receipts.example/log, cosigned by 2" in capsys.readouterr().out
@@ -113,13 +117,7 @@ def test_a_proof_shows_that_the_log_has_the_receipt(logged: Path, capsys: pytest
 
 
 def test_a_proof_that_does_not_hold_is_named(logged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "receipt",
-        "verify",
-        str(logged / "receipt.json"),
-        "--proof",
-        str(logged / "receipt.tlog-proof"),
-    ]
+    command = verify_logged(logged)
     proof = logged / "receipt.tlog-proof"
     proof.write_bytes(proof.read_bytes().replace(b"index 4", b"index 5"))
     assert main(command) == 1
