@@ -64,7 +64,7 @@ INSTALLED_APPS = [
     "control.pins",
     "control.clients",
     "control.audit",
-    "control.log",
+    "control.transparency",
     "control.api",
 ]
 MIDDLEWARE = [

@@ -17,6 +17,7 @@ from appliance.transparency.merkle import HASH_BYTES, node_hash
 
 _HEIGHT: Final = 8
 WIDTH: Final = 1 << _HEIGHT
+CHECKPOINT: Final = "checkpoint"
 _CACHED_TILES: Final = 1024  # 8 MiB
 
 
@@ -81,6 +82,15 @@ class Tiles:
             _sync_folder(folder)
         self._fresh.clear()
 
+    def write_checkpoint(self, note: bytes) -> None:
+        """Write the signed checkpoint of what was published, beside the tiles.
+
+        Raises:
+            HostError: If that fails.
+        """
+        self._write(CHECKPOINT, note)
+        _sync_folder(self._folder)
+
     def subtree(self, level: int, index: int) -> bytes:
         """Return the hash of a complete subtree, as `merkle.Subtrees`."""
         tile_level, height = divmod(level, _HEIGHT)
@@ -130,7 +140,7 @@ class Tiles:
         return data
 
     def _write(self, path: str, data: bytes) -> None:
-        """Write a tile in one step, its bytes durable before its name."""
+        """Write a file in one step, its bytes durable before its name."""
         place = self._folder / path
         beside = place.with_name(f"{place.name}.new")
         try:
@@ -142,7 +152,7 @@ class Tiles:
                 os.fsync(file.fileno())
             beside.replace(place)
         except OSError as error:
-            raise HostError(f"the log's tile {path} cannot be written", hint="free disk space") from error
+            raise HostError(f"the log's {path} cannot be written", hint="free disk space") from error
         self._fresh.add(place.parent)
 
     def _make_folders(self, folder: Path) -> None:
@@ -151,6 +161,20 @@ class Tiles:
             folder.mkdir(exist_ok=True)
             folder.chmod(0o755)
             self._fresh.add(folder.parent)
+
+
+def read_checkpoint(folder: Path) -> bytes:
+    """Return the last checkpoint that was written beside a log's tiles, nothing if there is none.
+
+    Raises:
+        HostError: If it cannot be read.
+    """
+    try:
+        return (folder / CHECKPOINT).read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise HostError("the log's checkpoint cannot be read", hint="restore it from a backup") from error
 
 
 def _levels(size: int) -> int:

@@ -10,8 +10,8 @@ from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
 from control.clients.api import ClientView, DeviceView
 from control.fleet.api import NodeView
-from control.log.api import LogView
 from control.pins.api import PinView
+from control.transparency.api import LogView
 
 router = SimpleRouter(trailing_slash=False)
 router.register("clients", ClientView, "client")

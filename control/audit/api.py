@@ -15,9 +15,9 @@ from rest_framework.viewsets import GenericViewSet
 
 from appliance.core.names import Digest, Hex128, Name
 from control.audit.models import Alarm, ReceiptRecord
-from control.log.archive import make_archive
-from control.log.proofs import prove
 from control.query import QueryFilter
+from control.transparency.archive import make_archive
+from control.transparency.proofs import prove
 
 
 class ReceiptFilter(QueryFilter):

@@ -24,8 +24,8 @@ def add_parsers(actions: Any) -> None:
 
 def show_head(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
     """Return the newest head."""
-    from control.log.keeper import waiting
-    from control.log.models import CheckpointRecord
+    from control.transparency.keeper import waiting
+    from control.transparency.models import CheckpointRecord
 
     last = CheckpointRecord.objects.last()
     signed_at = None if last is None else last.signed_at.isoformat(timespec="seconds")
@@ -41,7 +41,7 @@ def write_continuation(args: argparse.Namespace) -> dict[str, Any]:
     """Write a continuation."""
     from django.conf import settings
 
-    from control.log.proofs import prove_continuation
+    from control.transparency.proofs import prove_continuation
 
     args.out.write_bytes(prove_continuation(args.old, settings.PATHS.log).render())
     return {"ok": True, "file": str(args.out)}

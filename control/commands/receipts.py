@@ -66,7 +66,7 @@ def prove_receipt(args: argparse.Namespace) -> dict[str, Any]:
     """Return or write the proof that the log holds a receipt."""
     from django.conf import settings
 
-    from control.log.proofs import prove
+    from control.transparency.proofs import prove
 
     proof = prove(_record(args.receipt), settings.PATHS.log).render()
     if args.out is None:
@@ -79,7 +79,7 @@ def archive_receipt(args: argparse.Namespace) -> dict[str, Any]:
     """Write what `make_archive` makes."""
     from django.conf import settings
 
-    from control.log.archive import make_archive
+    from control.transparency.archive import make_archive
 
     args.out.write_bytes(make_archive(_record(args.receipt), settings.PATHS))
     return {"ok": True, "file": str(args.out)}

@@ -14,11 +14,11 @@ from django.db import DatabaseError, close_old_connections, connections
 from appliance.core.errors import ApplianceError
 from control.config import ControlPaths
 from control.fleet.models import Node
-from control.log.keeper import Keeper
 from control.logs import log_event
 from control.reconciler.keys import ReconcilerKeys, read_keys
 from control.reconciler.listener import HintListener
 from control.reconciler.worker import NodeWorker
+from control.transparency.keeper import Keeper
 from provisioning.channel import Connection
 from provisioning.node import NodeClient
 from provisioning.ssh import SshConnection, SshTarget
@@ -49,6 +49,8 @@ class Reconciler:
         self._stopping = threading.Event()
         self._keeper = Keeper(paths.log, keys.checkpoints)
         self._log_error = ""
+        # A thread of its own: a thousand receipts take their time, and a revocation has none to lose.
+        self._log_thread = threading.Thread(target=self._keep_log_forever, name="log", daemon=True)
 
     @classmethod
     def from_settings(cls) -> Self:
@@ -63,6 +65,7 @@ class Reconciler:
         """Make one pass over each node in turn; return the error code of each, empty where all is well."""
         self._find_nodes()
         codes = {name: worker.pass_once() for name, worker in self._workers.items()}
+        self._keep_log()
         for worker in self._workers.values():
             worker.stop()
         return codes
@@ -77,12 +80,16 @@ class Reconciler:
         """Run until `stop` is called."""
         try:
             with HintListener(self._paths.hint_socket) as listener:
+                self._log_thread.start()
                 log_event(logger, logging.INFO, "reconciler_started")
                 while not self._stopping.is_set():
                     self._serve_once(listener)
         finally:
             for worker in self._workers.values():
                 worker.stop()
+            if self._log_thread.is_alive():
+                self._stopping.set()
+                self._log_thread.join()
             connections.close_all()
 
     def stop(self) -> None:
@@ -90,14 +97,21 @@ class Reconciler:
         self._stopping.set()
 
     def _serve_once(self, listener: HintListener) -> None:
-        """Start workers for new nodes, sign what is due, and wake all when a hint comes."""
+        """Start workers for new nodes, and wake all when a hint comes."""
         close_old_connections()
-        self._keep_log()
         for worker in self._find_nodes():
             worker.start()
         if listener.wait(POLL_S):
             for worker in self._workers.values():
                 worker.wake()
+
+    def _keep_log_forever(self) -> None:
+        try:
+            while not self._stopping.wait(POLL_S):
+                close_old_connections()
+                self._keep_log()
+        finally:
+            connections.close_all()
 
     def _keep_log(self) -> None:
         """Let the keeper work. A log that cannot be written holds up nothing else, and says so once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,16 +25,17 @@ from appliance.core.signing import public_text
 from appliance.transparency.checkpoint import Checkpoint, Policy
 from appliance.transparency.note import Note
 from appliance.transparency.proof import Continuation
+from appliance.transparency.tiles import read_checkpoint
 from control.audit.models import ReceiptRecord
 from control.audit.services import admit_receipt
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
-from control.log import keeper as module
-from control.log.keeper import Keeper
-from control.log.models import CheckpointRecord
-from control.log.proofs import NotLoggedError, prove, prove_continuation
 from control.reconciler.keys import ReconcilerKeys
+from control.transparency import keeper as module
+from control.transparency.keeper import Keeper
+from control.transparency.models import CheckpointRecord
+from control.transparency.proofs import NotLoggedError, prove, prove_continuation
 
 pytestmark = pytest.mark.django_db
 
@@ -66,6 +68,12 @@ def issue(node_row: Node, keys: ReconcilerKeys) -> Issue:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "log"
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    """The settings' log outlives a test's database, and a keeper refuses a log that is ahead of it."""
+    shutil.rmtree(settings.PATHS.log, ignore_errors=True)
 
 
 def keeper(folder: Path, keys: ReconcilerKeys) -> Keeper:
@@ -161,6 +169,38 @@ def test_tiles_that_are_not_what_was_signed_raise_the_alarm(
     with pytest.raises(HostError, match="ALARM"):
         keeper(folder, keys).keep()
     assert CheckpointRecord.objects.count() == 1
+
+
+def test_a_database_from_a_backup_does_not_sign_a_fork(
+    issue: Issue, folder: Path, keys: ReconcilerKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL_S", 0.0)
+    kept = keeper(folder, keys)
+    issue(2)
+    kept.keep()
+    issue(3)
+    kept.keep()
+    CheckpointRecord.objects.filter(size=5).delete()
+    ReceiptRecord.objects.filter(place__gte=2).delete()
+    issue(1)
+    with pytest.raises(HostError, match="more receipts than the database knows"):
+        keeper(folder, keys).keep()
+    assert CheckpointRecord.objects.count() == 1
+
+
+def test_the_checkpoint_beside_the_tiles_may_lag_behind_the_database(
+    issue: Issue, folder: Path, keys: ReconcilerKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL_S", 0.0)
+    issue(2)
+    keeper(folder, keys).keep()
+    earlier = read_checkpoint(folder)
+    issue(3)
+    keeper(folder, keys).keep()
+    (folder / "checkpoint").write_bytes(earlier)  # stopped between commit and file
+    issue(1)
+    assert keeper(folder, keys).keep() == 1
+    assert policy(keys).verify(Note.parse(read_checkpoint(folder))).size == 6
 
 
 def test_other_keys_do_not_go_on_with_a_log(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.apps import AppConfig
 
 
-class LogApp(AppConfig):
+class TransparencyApp(AppConfig):
     """The log of receipts."""
 
-    name = "control.log"
-    label = "log"
+    name = "control.transparency"
+    label = "transparency"

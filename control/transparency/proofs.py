@@ -10,7 +10,7 @@ from appliance.transparency.note import Note
 from appliance.transparency.proof import Continuation, Proof
 from appliance.transparency.tiles import Tiles
 from control.audit.models import ReceiptRecord
-from control.log.models import CheckpointRecord
+from control.transparency.models import CheckpointRecord
 
 
 class NotLoggedError(UnavailableError):

@@ -10,7 +10,7 @@ from typing import Final
 from appliance.transparency import verify_receipt
 from control.audit.models import ReceiptRecord
 from control.config import ControlPaths
-from control.log.proofs import prove
+from control.transparency.proofs import prove
 
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 _VERIFY: Final = """# How to verify this receipt

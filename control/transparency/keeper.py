@@ -2,6 +2,9 @@
 
 The order makes every stop harmless: hashes are durable as files before a checkpoint is signed over them, and places and checkpoint
 are committed together. What was written and not committed is written again, maybe otherwise; nobody has seen a signature over it.
+
+The last checkpoint is a file of the log as well (c2sp.org/tlog-tiles). A database that is older than it was restored from a backup: to go
+on from there would sign a fork, so the keeper stops and says so.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from appliance.transparency import merkle
 from appliance.transparency.checkpoint import Checkpoint, LogSigner
 from appliance.transparency.merkle import leaf_hash
 from appliance.transparency.note import Note
-from appliance.transparency.tiles import Tiles
+from appliance.transparency.tiles import Tiles, read_checkpoint
 from control.audit.models import ReceiptRecord
-from control.log.models import CheckpointRecord
 from control.logs import log_event
+from control.transparency.models import CheckpointRecord
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +54,9 @@ class Keeper:
             HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
         """
         due = time.monotonic() - self._signed_at >= INTERVAL_S
-        records = list(waiting()[:FULL])
-        if not records or (len(records) < FULL and not due):
+        if waiting()[:FULL].count() < (1 if due else FULL):
             return 0
+        records = list(waiting()[:FULL])
         try:
             self._add(records)
         except BaseException:
@@ -75,10 +78,19 @@ class Keeper:
         with transaction.atomic():
             ReceiptRecord.objects.bulk_update(records, ["place"])
             CheckpointRecord.objects.create(size=tiles.size, note=note.render().decode("utf-8"))
+        tiles.write_checkpoint(note.render())
 
     def _open(self) -> Tiles:
         """Open the tree at the last checkpoint, and check that it is the tree that was signed."""
         last = CheckpointRecord.objects.last()
+        size = 0 if last is None else last.size
+        if (signed := read_checkpoint(self._folder)) and Checkpoint.parse(
+            Note.parse(signed).text
+        ).size > size:
+            raise HostError(
+                "ALARM: the log has signed more receipts than the database knows",
+                hint="restore a newer database, or begin another log with new keys/checkpoint*.key and an empty log/",
+            )
         if last is None:
             return Tiles(self._folder, 0)
         checkpoint = Checkpoint.parse(Note.parse(last.note.encode("utf-8")).text)

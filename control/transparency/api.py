@@ -11,8 +11,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-from control.log.proofs import newest_checkpoint, prove_continuation
 from control.query import QueryFilter
+from control.transparency.proofs import newest_checkpoint, prove_continuation
 
 _TEXT = "text/plain; charset=utf-8"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from control.log.models import CheckpointRecord
 from control.readonly import ReadOnlyAdmin
+from control.transparency.models import CheckpointRecord
 
 
 @admin.register(CheckpointRecord)
