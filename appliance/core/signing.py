@@ -1,17 +1,20 @@
 """Ed25519 signatures with a purpose, and the files that hold the keys.
 
-Every signature covers `"sovereign-appliance/" + purpose + "\\n"` before the message, so that a signature made for one
-purpose never verifies for another (a bundle can never pass for a receipt).
+What is signed has the form that `ssh-keygen -Y` signs: the purpose is its namespace, so that a signature made for one purpose never
+verifies for another (a bundle can never pass for a receipt), and others' tools verify each of them (`ssh_signature`).
 
-Source: RFC 8032 (Ed25519); keys at rest are PKCS #8 PEM without passphrase, mode 0600, one per file.
+Source: RFC 8032 (Ed25519), OpenSSH PROTOCOL.sshsig; keys at rest are PKCS #8 PEM without passphrase, mode 0600, one per file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import struct
+import textwrap
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -19,6 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import decode_base64, encode_base64
+
+_HASH: Final = b"sha512"
+_KEY_KIND: Final = b"ssh-ed25519"
 
 
 class Purpose(StrEnum):
@@ -31,7 +37,19 @@ class Purpose(StrEnum):
 
 
 def _framed(purpose: Purpose, message: bytes) -> bytes:
-    return b"sovereign-appliance/" + purpose.encode("ascii") + b"\n" + message
+    """Return what is signed (PROTOCOL.sshsig, "Signed Data")."""
+    return b"SSHSIG" + b"".join(
+        _string(part) for part in (_namespace(purpose), b"", _HASH, hashlib.sha512(message).digest())
+    )
+
+
+def _namespace(purpose: Purpose) -> bytes:
+    return b"sovereign-appliance/" + purpose.encode("ascii")
+
+
+def _string(data: bytes) -> bytes:
+    """Return the `string` of RFC 4251 section 5."""
+    return struct.pack(">I", len(data)) + data
 
 
 def sign(key: Ed25519PrivateKey, purpose: Purpose, message: bytes) -> str:
@@ -55,6 +73,20 @@ def verify(public_key: str, purpose: Purpose, message: bytes, signature: str) ->
         key.verify(raw, _framed(purpose, message))
     except (ValueError, InvalidSignature) as error:
         raise RefusedError("the signature does not verify", field="signature") from error
+
+
+def ssh_signature(public_key: str, purpose: Purpose, signature: str) -> str:
+    """Return a signature as a file for `ssh-keygen -Y verify` (PROTOCOL.sshsig, "Blob format").
+
+    Args:
+        public_key: 32 bytes as canonical base64.
+        signature: As `sign` returned it.
+    """
+    public, made = (_string(_KEY_KIND) + _string(decode_base64(data)) for data in (public_key, signature))
+    parts = (public, _namespace(purpose), b"", _HASH, made)
+    blob = b"SSHSIG" + struct.pack(">I", 1) + b"".join(_string(part) for part in parts)
+    lines = textwrap.wrap(encode_base64(blob), 70)
+    return "\n".join(("-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----", ""))
 
 
 def public_text(key: Ed25519PrivateKey) -> str:

@@ -93,6 +93,12 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
+def framed(purpose: str, message: bytes) -> bytes:
+    """Return what our Ed25519 keys sign (OpenSSH PROTOCOL.sshsig)."""
+    parts = f"sovereign-appliance/{purpose}/v1".encode(), b"", b"sha512", hashlib.sha512(message).digest()
+    return b"SSHSIG" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
 def check(public: bytes, signature: bytes, message: bytes, step: str) -> None:
     """Verify an Ed25519 signature (RFC 8032)."""
     try:
@@ -125,7 +131,7 @@ def verify_receipt(receipt: bytes, keyring: Any, root: str) -> None:
             refuse("receipt_format")
         if keyring["log_key"] != root:
             refuse("keyring_root")
-        message = b"sovereign-appliance/keyring/v1\n" + canonical(keyring["body"])
+        message = framed("keyring", canonical(keyring["body"]))
         made = unbase64(keyring["signature"], "keyring_signature")
         check(unbase64(root, "keyring_root"), made, message, "keyring_signature")
         publics = [
@@ -136,7 +142,7 @@ def verify_receipt(receipt: bytes, keyring: Any, root: str) -> None:
             refuse("receipt_key")
         if certified[0][0] != signed["receipt"]["node"]:
             refuse("receipt_node")
-        message = b"sovereign-appliance/receipt/v1\n" + canonical(signed["receipt"])
+        message = framed("receipt", canonical(signed["receipt"]))
         check(
             certified[0][1], unbase64(signed["signature"], "receipt_signature"), message, "receipt_signature"
         )

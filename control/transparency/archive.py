@@ -7,29 +7,15 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
+from appliance.core.receipt import Keyring, SignedReceipt
+from appliance.core.signing import Purpose, key_id, ssh_signature
 from appliance.transparency import verify_receipt
 from control.audit.models import ReceiptRecord
 from control.config import ControlPaths
-from control.transparency.proofs import prove
+from control.transparency.proofs import NotLoggedError, prove
 
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
-_VERIFY: Final = """# How to verify this receipt
-
-You need Python 3.9 or later with the library `cryptography` (48 or later), no network, and no trust in whoever sent you this.
-
-    python3 verify_receipt.py receipt.json --root ROOT --keyring keyring.json --proof receipt.tlog-proof --log log.vkey
-
-ROOT is the root key of your configuration (`log_key`). `log.vkey` must be the file that came with your configuration: compare the one in
-here with it, or use yours. The page `verify_receipt.py` is a few hundred lines; read it, or use your own copy.
-
-With OpenSSL alone, the log's Ed25519 signature over the tree head: the text is what stands between the first and the second empty
-line of `receipt.tlog-proof`, up to its last newline; the signature is the first line behind it, decoded from base64, without its first
-four bytes; the key is the first line of `log.vkey`, decoded from what stands behind the second plus sign, without its first byte.
-
-    openssl pkeyutl -verify -rawin -pubin -inkey log.pem -sigfile signature -in text
-
-Formats: docs/spec/receipt-v1.md and docs/spec/log-v1.md of the appliance; the latter follows c2sp.org/tlog-proof.
-"""
+_VERIFY: Final = Path(__file__).with_name("VERIFY.md")
 
 
 def make_archive(record: ReceiptRecord, paths: ControlPaths) -> bytes:
@@ -39,16 +25,27 @@ def make_archive(record: ReceiptRecord, paths: ControlPaths) -> bytes:
         NotLoggedError: If the receipt has no place in the log yet.
         HostError: If a tile of the log is missing or damaged.
     """
+    signed, keyring = record.signed(), Keyring.parse_canonical(paths.keyring.read_bytes())
     files = {
-        "receipt.json": record.signed().canonical_bytes(),
+        "receipt.json": signed.canonical_bytes(),
+        "receipt.sig": _ssh_signature(signed, keyring).encode("ascii"),
         "receipt.tlog-proof": prove(record, paths.log).render(),
         "log.vkey": paths.log_keys.read_bytes(),
-        "keyring.json": paths.keyring.read_bytes(),
+        "keyring.json": keyring.canonical_bytes(),
+        "keyring.sig": ssh_signature(keyring.log_key, Purpose.KEYRING, keyring.signature).encode("ascii"),
         "verify_receipt.py": Path(verify_receipt.__file__).read_bytes(),
-        "VERIFY.md": _VERIFY.encode("utf-8"),
+        "VERIFY.md": _VERIFY.read_bytes(),
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
     return buffer.getvalue()
+
+
+def _ssh_signature(signed: SignedReceipt, keyring: Keyring) -> str:
+    """Return a receipt's signature as OpenSSH writes it; the file names the key that made it."""
+    for node in keyring.body.nodes:
+        if key_id(node.public_key) == signed.key:
+            return ssh_signature(node.public_key, Purpose.RECEIPT, signed.signature)
+    raise NotLoggedError("the keyring lacks the key of this receipt", hint="ask again in a minute")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from control.fleet.requests import NewNode
 from control.fleet.services import add_node
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency import keeper as module
+from control.transparency.archive import make_archive
 from control.transparency.keeper import Keeper
 from control.transparency.models import CheckpointRecord
 from control.transparency.proofs import NotLoggedError, prove, prove_continuation
@@ -229,9 +232,7 @@ def test_the_archive_verifies_with_what_is_in_it_and_the_root_key(
     api = APIClient()
     api.force_authenticate(operator)
     assert api.get(f"/api/v1/receipts/{record.pk}/archive", secure=True).status_code == 503
-    settings.PATHS.log_keys.write_text(
-        "".join(f"{key.render()}\n" for key in keys.checkpoints.verifier_keys), "utf-8"
-    )
+    write_log_keys(keys)
     keeper(settings.PATHS.log, keys).keep()
     answer = api.get(f"/api/v1/receipts/{record.pk}/archive", secure=True)
     assert (answer.status_code, answer["Content-Type"]) == (200, "application/zip")
@@ -239,11 +240,60 @@ def test_the_archive_verifies_with_what_is_in_it_and_the_root_key(
         archive.extractall(tmp_path)
     proof = api.get(f"/api/v1/receipts/{record.pk}/proof", secure=True)
     assert proof.content == (tmp_path / "receipt.tlog-proof").read_bytes()
-    root = json.loads((tmp_path / "keyring.json").read_bytes())["log_key"]
-    command = [sys.executable, "-I", "verify_receipt.py", "receipt.json", "--root", root]
-    command += ["--keyring", "keyring.json", "--proof", "receipt.tlog-proof", "--log", "log.vkey"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "valid", "")
+    shown = verify_as_shown(tmp_path)
+    assert [way.returncode for way in shown] == [0, 0, 0], [way.stderr for way in shown]
+    assert shown[0].stdout == "valid\n"
+
+
+@pytest.mark.parametrize("name", ["receipt.json", "keyring.json", "receipt.tlog-proof"])
+def test_every_way_that_the_archive_shows_refuses_a_changed_file(
+    issue: Issue, keys: ReconcilerKeys, name: str, tmp_path: Path
+) -> None:
+    (record,) = issue(1)
+    write_log_keys(keys)
+    keeper(settings.PATHS.log, keys).keep()
+    record.refresh_from_db()
+    with zipfile.ZipFile(io.BytesIO(make_archive(record, settings.PATHS))) as archive:
+        archive.extractall(tmp_path)
+    file = tmp_path / name
+    old, new = CHANGES[name]
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
+    python, openssh, openssl = (way.returncode != 0 for way in verify_as_shown(tmp_path))
+    assert python
+    assert openssl
+    assert openssh is (name != "receipt.tlog-proof"), (
+        "the head of the log is not signed with OpenSSH's format"
+    )
+
+
+CHANGES = {
+    "receipt.json": (b'"seq":1', b'"seq":2'),
+    "keyring.json": (b'"node":"node-a"', b'"node":"node-b"'),
+    "receipt.tlog-proof": (b"\n1\n", b"\n2\n"),
+}
+
+
+def write_log_keys(keys: ReconcilerKeys) -> None:
+    lines = (f"{key.render()}\n" for key in keys.checkpoints.verifier_keys)
+    settings.PATHS.log_keys.write_text("".join(lines), "utf-8")
+
+
+def verify_as_shown(folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Run the three blocks of commands in VERIFY.md, word for word."""
+    page = (folder / "VERIFY.md").read_text("utf-8")
+    environment = {
+        "ROOT": json.loads((folder / "keyring.json").read_bytes())["log_key"],
+        "LOG": "log.vkey",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [
+        subprocess.run(
+            ["sh", "-c", block], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        for block in blocks
+    ]
 
 
 def test_heads_and_continuations_are_handed_out(

@@ -1,9 +1,12 @@
 """Signatures with a purpose, sealed boxes, key files, pins."""
 
+import base64
 import io
 import stat
+import subprocess
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -19,6 +22,46 @@ def test_a_signature_verifies_only_for_its_purpose():
     signing.verify(signing.public_text(key), signing.Purpose.BUNDLE, b"x", signature)
     with pytest.raises(RefusedError):
         signing.verify(signing.public_text(key), signing.Purpose.RECEIPT, b"x", signature)
+
+
+def test_openssh_verifies_a_signature_for_its_purpose_and_no_other(tmp_path):
+    key = Ed25519PrivateKey.generate()
+    public = signing.public_text(key)
+    line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (tmp_path / "signers").write_bytes(b"node " + line + b"\n")
+    made = signing.sign(key, signing.Purpose.RECEIPT, b"message")
+    (tmp_path / "sig").write_text(signing.ssh_signature(public, signing.Purpose.RECEIPT, made))
+    outcomes = [
+        subprocess.run(
+            ["ssh-keygen", "-Y", "verify", "-f", "signers", "-I", "node", "-s", "sig", "-n", namespace],
+            cwd=tmp_path,
+            input=message,
+            capture_output=True,
+            check=False,
+        ).returncode
+        for namespace, message in (
+            ("sovereign-appliance/receipt/v1", b"message"),
+            ("sovereign-appliance/bundle/v1", b"message"),
+            ("sovereign-appliance/receipt/v1", b"another"),
+        )
+    ]
+    assert [code == 0 for code in outcomes] == [True, False, False]
+
+
+def test_what_openssh_signed_verifies_here(tmp_path):
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    (tmp_path / "key").write_bytes(private)
+    (tmp_path / "key").chmod(0o600)
+    namespace = "sovereign-appliance/receipt/v1"
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", tmp_path / "key", "-n", namespace]
+    armoured = subprocess.run(command, input=b"message", capture_output=True, check=True).stdout.decode()
+    blob = base64.b64decode("".join(armoured.splitlines()[1:-1]))
+    public = signing.public_text(key)
+    signing.verify(public, signing.Purpose.RECEIPT, b"message", encode_base64(blob[-64:]))
+    assert signing.ssh_signature(public, signing.Purpose.RECEIPT, encode_base64(blob[-64:])) == armoured
 
 
 def test_a_key_file_is_private_and_never_overwritten(tmp_path):
