@@ -1,91 +1,283 @@
-"""The archive: the journal, the ledger rebuilt from it, and where in the journal each receipt lies.
+"""The archive: the journal's segments, the ledger rebuilt from them, and where in them each receipt lies.
 
-In memory a receipt costs its id and its offset; the text is read from the journal when somebody asks.
+The journal is a folder. Receipts are appended to its last segment; when that is full a new one begins with all that the ones before it
+say about now: how many receipts came before, each client's head, the sessions that are open. So an old segment can go as soon as
+control has admitted its receipts, and the journal stays within its bound. In memory a receipt costs its id and its offset.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from appliance.core import canonical
-from appliance.core.errors import RefusedError
+from appliance.core.errors import HostError, RefusedError
 from appliance.core.receipt import SignedReceipt
-from inference.notary.journal import Journal, JournalDamagedError
-from inference.notary.ledger import Ledger, NotOpenError
-from inference.notary.records import OpenRecord, ReceiptRecord
+from inference.notary.journal import JournalDamagedError, JournalUnavailableError, Segment, sync_folder
+from inference.notary.ledger import Head, Ledger, NotOpenError
+from inference.notary.records import HeadRecord, OpenRecord, ReceiptRecord, StartRecord
+
+SEGMENT_BYTES = 16 * 2**20
+MAX_BYTES = 2**30
+RESERVED_BYTES = 8 * 1024  # for what ends an open session: the longest receipt has 7 KiB
+_HEAD_BYTES = 256
+
+
+class JournalFullError(JournalUnavailableError):
+    """Control has not admitted receipts for so long that there is no room for new sessions."""
+
+    code = "journal_full"
+
+
+@dataclass
+class _Part:
+    """A segment, and what of it is in memory.
+
+    Attributes:
+        before: Receipts in front of this segment.
+        offsets: Of its receipts, in order.
+        ids: Receipt id to offset.
+    """
+
+    segment: Segment
+    before: int
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    ids: dict[bytes, int] = field(default_factory=dict)
+
+    @property
+    def after(self) -> int:
+        """Receipts up to the end of this segment."""
+        return self.before + len(self.offsets)
+
+    def note(self, receipt: str, offset: int) -> None:
+        self.offsets.append(offset)
+        self.ids[bytes.fromhex(receipt)] = offset
 
 
 class Archive:
-    """All receipts of a node, in the order of the journal; positions count from 1."""
+    """All receipts of a node that its journal still holds, in order; positions count from 1 and never start again.
 
-    def __init__(self, path: Path, ledger: Ledger) -> None:
+    Args:
+        folder: Of the segments; made if it is not there.
+        ledger: Empty; rebuilt from them.
+        max_bytes: Of all segments together. Up to half of it, admitted receipts stay for their clients to ask for.
+        segment_bytes: Of one, before the next begins.
+    """
+
+    def __init__(
+        self, folder: Path, ledger: Ledger, *, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         """Open the journal and rebuild the ledger from it.
 
         Raises:
-            HostError: If the journal cannot be opened.
-            JournalDamagedError: If a frame, or a chain of receipts, is not what was written.
+            HostError: If the journal cannot be opened, or another notary holds it.
+            JournalDamagedError: If a frame, a chain of receipts, or a segment is not what was written.
+            JournalUnavailableError: If it is new and cannot be written.
         """
-        self.journal = Journal(path)
         self.ledger = ledger
-        self._offsets = array("Q")
-        self._positions: dict[bytes, int] = {}
-        opened: dict[str, Any] = {}
-        for offset, payload in self.journal.replay():
-            try:
-                self._replay(offset, payload, opened)
-            except (ValueError, KeyError, TypeError, RefusedError) as error:
-                raise JournalDamagedError(path, offset) from error
-        for record in opened.values():
-            ledger.replay_open(OpenRecord.parse(record))
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
+        self._admitted = 0
+        self._lock = _lock(folder)
+        self._parts: list[_Part] = []
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
-    def _replay(self, offset: int, payload: bytes, opened: dict[str, Any]) -> None:
+    def _open(self) -> None:
+        paths = sorted(self._folder.glob("*.frames"))
+        for path in paths:
+            segment = Segment(path)
+            try:
+                self._parts.append(self._replay(segment, last=path is paths[-1]))
+            except BaseException:
+                segment.close()
+                raise
+        if not self._parts:
+            self._begin()
+
+    def _replay(self, segment: Segment, *, last: bool) -> _Part:
+        part: _Part | None = None
+        opened: dict[str, Any] = {}
+        for offset, payload in segment.replay(last=last):
+            try:
+                value = json.loads(payload)
+                if part is None:
+                    part = self._replay_start(segment, value)
+                else:
+                    self._replay_record(part, offset, value, opened)
+            except (ValueError, KeyError, TypeError, RefusedError) as error:
+                raise JournalDamagedError(segment.path, offset) from error
+        if part is None:
+            raise JournalDamagedError(segment.path, 0)
+        for record in opened.values():
+            self.ledger.replay_open(OpenRecord.parse(record))
+        return part
+
+    def _replay_start(self, segment: Segment, value: Any) -> _Part:
+        """Check that a segment continues the one before it."""
+        start = StartRecord.parse(value)
+        if self._parts and (number(segment.path), start.receipts) != (
+            number(self._parts[-1].segment.path) + 1,
+            self._parts[-1].after,
+        ):
+            raise ValueError("a segment is missing")
+        return _Part(segment, start.receipts)
+
+    def _replay_record(self, part: _Part, offset: int, value: Any, opened: dict[str, Any]) -> None:
         # Only what is still open at the end is checked against its schema: the frame's CRC and the chain vouch for
         # the rest, and a long journal has to be read within seconds.
-        value = json.loads(payload)
         if value["kind"] == "open":
             opened[value["receipt"]] = value
+            return
+        if value["kind"] == "head":
+            self.ledger.replay_head(
+                value["client"], Head(value["seq"], value["digest"]), first=not self._parts
+            )
             return
         receipt = value["signed"]["receipt"]
         digest = hashlib.sha256(canonical.encode(receipt)).hexdigest()
         self.ledger.replay_receipt(receipt["client"], receipt["id"], receipt["seq"], receipt["prev"], digest)
         opened.pop(receipt["id"], None)
-        self.note(receipt["id"], offset)
+        part.note(receipt["id"], offset)
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return self._parts[-1].after
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(part.segment.size for part in self._parts)
+
+    @property
+    def waiting(self) -> int:
+        """Receipts that control has not admitted, as far as it has said since this notary started."""
+        return len(self) - self._admitted
+
+    def verify_room(self, opening: int) -> None:
+        """Check that one more session can be opened, and that all that are open can then still end.
+
+        Args:
+            opening: Sessions that are about to be opened.
+
+        Raises:
+            JournalFullError: If not.
+        """
+        sessions = len(self.ledger.open) + opening + 1
+        if self.size + sessions * RESERVED_BYTES + len(self.ledger.heads) * _HEAD_BYTES > self._max_bytes:
+            raise JournalFullError("the journal is full", hint="let control admit the receipts")
+
+    def note_admitted(self, position: int) -> None:
+        """Remember that control has the receipts up to a position."""
+        self._admitted = max(self._admitted, min(position, len(self)))
+
+    def drop_admitted(self) -> None:
+        """Drop the oldest segments that control has and there is no room for. One that cannot be dropped stays."""
+        while len(self._parts) > 1 and self.size > self._max_bytes // 2:
+            part = self._parts[0]
+            if part.after > self._admitted:
+                return
+            try:
+                os.unlink(part.segment.path)
+            except OSError:
+                return
+            part.segment.close()
+            del self._parts[0]
+
+    def _begin(self) -> None:
+        """Make the next segment. Raises JournalUnavailableError."""
+        last = self._parts[-1] if self._parts else None
+        path = self._folder / f"{number(last.segment.path) + 1 if last else 1:012}.frames"
+        before = last.after if last else 0
+        segment, _ = Segment.make(path, [record.canonical_bytes() for record in self._state(before)])
+        self._parts.append(_Part(segment, before))
+
+    def _state(self, before: int) -> Iterator[StartRecord | HeadRecord | OpenRecord]:
+        """Yield what a segment begins with."""
+        yield StartRecord(receipts=before)
+        for client, head in self.ledger.heads.items():
+            yield HeadRecord(client=client, seq=head.seq, digest=head.digest)
+        yield from self.ledger.open.values()
+
+    def append(self, payloads: Sequence[bytes]) -> list[int]:
+        """Make records durable together; return their offsets, for `note`. Blocks for one fsync, or two where a segment begins.
+
+        Raises:
+            JournalUnavailableError: If that failed; the journal then says what it said before.
+        """
+        if self._parts[-1].segment.size >= self._segment_bytes:
+            with suppress(JournalUnavailableError):  # the last one grows meanwhile
+                self._begin()
+        return self._parts[-1].segment.append(payloads)
 
     def note(self, receipt: str, offset: int) -> None:
-        """Remember where a receipt lies."""
-        self._offsets.append(offset)
-        self._positions[bytes.fromhex(receipt)] = len(self._offsets)
-
-    def at(self, position: int) -> SignedReceipt:
-        """Return the receipt at a position."""
-        payload = self.journal.read(self._offsets[position - 1])
-        return ReceiptRecord.parse_canonical(payload).signed
+        """Remember where a receipt lies that was appended last."""
+        self._parts[-1].note(receipt, offset)
 
     def of(self, client: str, receipt: str) -> SignedReceipt:
         """Return a client's own receipt.
 
         Raises:
-            NotOpenError: `not_found`, for another client's receipt just as for one that does not exist.
+            NotOpenError: `not_found`, for another client's receipt just as for one that does not exist any more.
         """
-        try:
-            found = self.at(self._positions[bytes.fromhex(receipt)])
-        except (KeyError, ValueError):
-            found = None
-        if found is None or found.receipt.client != client:
-            raise NotOpenError("no receipt of this id", field="receipt")
-        return found
+        with suppress(ValueError):
+            key = bytes.fromhex(receipt)
+            for part in reversed(self._parts):
+                if (offset := part.ids.get(key)) is not None:
+                    found = ReceiptRecord.parse_canonical(part.segment.read(offset)).signed
+                    if found.receipt.client == client:
+                        return found
+        raise NotOpenError("no receipt of this id", field="receipt")
 
     def texts(self, after: int, limit: int) -> list[tuple[int, Any]]:
         """Return positions and decoded receipts, at most `limit`, beyond position `after`."""
-        last = min(len(self), after + limit)
-        return [
-            (p, json.loads(self.journal.read(self._offsets[p - 1]))["signed"])
-            for p in range(after + 1, last + 1)
-        ]
+        found: list[tuple[int, Any]] = []
+        for part in self._parts:
+            first = max(after, part.before) - part.before
+            for index in range(first, min(len(part.offsets), first + limit - len(found))):
+                payload = part.segment.read(part.offsets[index])
+                found.append((part.before + index + 1, json.loads(payload)["signed"]))
+        return found
+
+    def close(self) -> None:
+        """Close the files."""
+        for part in self._parts:
+            part.segment.close()
+        os.close(self._lock)
+
+
+def number(path: Path) -> int:
+    """Return the number of a segment, from its name. Raises ValueError."""
+    return int(path.stem)
+
+
+def _lock(folder: Path) -> int:
+    """Make the folder if need be, and hold it until the descriptor is closed."""
+    try:
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            sync_folder(folder.parent)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for torn in folder.glob("*.new"):
+                torn.unlink()
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except BlockingIOError as error:
+        raise HostError(f"another notary holds {folder}", hint="stop it first") from error
+    except OSError as error:
+        raise HostError(f"cannot open {folder}", hint="is its folder the notary's own?") from error
+    return descriptor

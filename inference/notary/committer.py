@@ -41,9 +41,15 @@ class Committer:
         self.task = asyncio.create_task(self._run())
 
     async def open(self, record: OpenRecord) -> None:
-        """Make an open record durable. Raises JournalUnavailableError."""
+        """Make an open record durable.
+
+        Raises:
+            JournalFullError: If it might leave no room to end the sessions that are open.
+            JournalUnavailableError: If it cannot be written.
+        """
 
         def build(stage: Stage) -> OpenRecord:
+            self._archive.verify_room(len(stage.opened))
             stage.open(record)
             return record
 
@@ -79,6 +85,7 @@ class Committer:
             await self._write(group)
 
     async def _write(self, group: list[_Wish]) -> None:
+        self._archive.drop_admitted()
         stage = Stage(self._archive.ledger)
         built: list[tuple[_Wish, OpenRecord | ReceiptRecord]] = []
         for wish in group:
@@ -90,7 +97,7 @@ class Committer:
             return
         payloads = [record.canonical_bytes() for _, record in built]
         try:
-            offsets = await asyncio.to_thread(self._archive.journal.append, payloads)
+            offsets = await asyncio.to_thread(self._archive.append, payloads)
         except ApplianceError as error:
             for wish, _ in built:
                 _settle(wish, error)

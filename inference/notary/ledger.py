@@ -53,6 +53,15 @@ class Ledger:
         """Take over an open record of the journal."""
         self.open[record.receipt] = record
 
+    def replay_head(self, client: str, head: Head, *, first: bool) -> None:
+        """Take over a head with which the first segment of the journal begins, or compare that of a later one.
+
+        Raises:
+            BrokenChainError: If the segments before say another.
+        """
+        if self.heads.setdefault(client, head) != head if first else self.heads.get(client) != head:
+            raise BrokenChainError("is not the client's last receipt", field="digest")
+
     def replay_receipt(self, client: str, receipt: str, seq: int, prev: str, digest: str) -> None:
         """Take over a receipt of the journal.
 

@@ -102,6 +102,8 @@ class Notary:
             return await self._replace_clients(Roster.parse({"clients": request.take("clients")[0]}))
         if request.op == "export":
             return self._export(*request.take("after", "limit"))
+        if request.op == "admitted":
+            return self._note_admitted(*request.take("position"))
         raise UsageError("no such op")
 
     def _status(self) -> dict[str, Any]:
@@ -110,6 +112,8 @@ class Notary:
             "boot": self.boot,
             "records": len(self.archive),
             "open": len(self.archive.ledger.open),
+            "waiting": self.archive.waiting,
+            "bytes": self.archive.size,
         }
 
     def _export(self, after: Any, limit: Any) -> dict[str, Any]:
@@ -117,6 +121,12 @@ class Notary:
             raise UsageError("after is an integer from 0, limit one from 1 to 10000")
         entries = [{"position": p, "signed": signed} for p, signed in self.archive.texts(after, limit)]
         return {"entries": entries, "next": entries[-1]["position"] if entries else after}
+
+    def _note_admitted(self, position: Any) -> dict[str, Any]:
+        if type(position) is not int or position < 0:
+            raise UsageError("position is an integer from 0")
+        self.archive.note_admitted(position)
+        return {"waiting": self.archive.waiting}
 
     async def _replace_clients(self, roster: Roster) -> dict[str, Any]:
         async with self._roster_lock:
@@ -179,7 +189,7 @@ class Notary:
         if self._ending:
             await asyncio.wait(self._ending)
         await self._committer.aclose()
-        self.archive.journal.close()
+        self.archive.close()
         with suppress(OSError):
             self._paths.notary_control.unlink()
 

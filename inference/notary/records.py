@@ -1,11 +1,11 @@
-"""What the journal's payloads say: that a session was opened, or the signed receipt of one that ended."""
+"""What the journal's payloads say: that a session was opened, the signed receipt of one that ended, and what a segment begins with."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from appliance.core.names import Digest, Hex128, Timestamp
-from appliance.core.receipt import Draft, End, Erase, Opening, SignedReceipt
+from appliance.core.receipt import Count, Draft, End, Erase, Opening, SignedReceipt
 from appliance.core.schema import Closed
 
 
@@ -29,6 +29,27 @@ class ReceiptRecord(Closed):
 
     kind: Literal["receipt"] = "receipt"
     signed: SignedReceipt
+
+
+class StartRecord(Closed):
+    """The first record of a segment.
+
+    Attributes:
+        receipts: How many there were before it.
+    """
+
+    kind: Literal["start"] = "start"
+    v: Literal[1] = 1
+    receipts: Count
+
+
+class HeadRecord(Closed):
+    """A client's last receipt before a segment: its number and digest."""
+
+    kind: Literal["head"] = "head"
+    client: Digest
+    seq: Count
+    digest: Digest
 
 
 def lost_draft(end: End) -> Draft:

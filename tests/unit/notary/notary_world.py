@@ -105,3 +105,7 @@ def paths_in(root: Path) -> NodePaths:
 
 def counter(paths: NodePaths, client: str = "a") -> Path:
     return paths.notary_clients / client / "notary.sock"
+
+
+def segment(paths: NodePaths, number: int = 1) -> Path:
+    return paths.notary / "journal" / f"{number:012}.frames"

@@ -6,7 +6,7 @@ import asyncio
 import os
 
 import pytest
-from notary_world import CLIENTS, DRAFT, OPENING, Line, counter
+from notary_world import CLIENTS, DRAFT, OPENING, Line, counter, segment
 
 from appliance.core.node import NodePaths
 from inference.notary.archive import Archive
@@ -18,7 +18,7 @@ def test_an_answer_never_comes_before_the_fsync_that_makes_it_true(
     paths: NodePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = b""
-    journal_file = paths.notary / "journal"
+    journal_file = segment(paths)
     fsync = os.fsync
 
     def remember(descriptor: int) -> None:
@@ -63,10 +63,10 @@ def test_a_disk_as_it_was_at_any_moment_can_be_started_from(paths: NodePaths) ->
         await notary.aclose()
 
     asyncio.run(scenario())
-    whole = (paths.notary / "journal").read_bytes()
-    for length in range(0, len(whole), 7):
-        (paths.notary / "journal").write_bytes(whole[:length])
+    whole = segment(paths).read_bytes()
+    for length in range(whole.index(b"}") + 1, len(whole), 7):
+        segment(paths).write_bytes(whole[:length])
         archive = Archive(paths.notary / "journal", Ledger("node-1", "0" * 32))
         assert len(archive) <= 3
         assert len(archive.ledger.open) <= 1
-        archive.journal.close()
+        archive.close()

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from notary_world import CLIENTS, DRAFT, OPENING, Line, counter
+from notary_world import CLIENTS, DRAFT, OPENING, Line, counter, segment
 
 from appliance.core.names import ZERO_DIGEST
 from appliance.core.node import NodePaths
 from appliance.core.receipt import NodeKey, SignedReceipt, make_keyring, verify_receipt
+from inference.notary.journal import Segment
 from inference.notary.notary import Notary
 
 
@@ -60,6 +61,8 @@ def test_receipts_verify_offline_and_form_a_chain_without_gaps(paths: NodePaths)
                 "boot": notary.boot,
                 "records": 3,
                 "open": 0,
+                "waiting": 3,
+                "bytes": segment(paths).stat().st_size,
             }
             await cell.close()
 
@@ -154,14 +157,14 @@ def test_a_restarted_notary_serves_at_once_and_closes_what_was_open(paths: NodeP
             key = notary.public_key
             # What a killed notary leaves behind: an open record and nothing else.
             await cell.ask("open", opening=OPENING)
-            copy = (paths.notary / "journal").read_bytes()
+            copy = segment(paths).read_bytes()
             await cell.close()
-        (paths.notary / "journal").write_bytes(copy)
+        segment(paths).write_bytes(copy)
         notary = await Notary.start("node-1", paths)
         assert notary.public_key == key
         cell = await Line.to(counter(paths))
         third = await receipt_of(cell)
-        second = notary.archive.at(2).receipt
+        second = SignedReceipt.parse(notary.archive.texts(1, 1)[0][1]).receipt
         assert (second.end, second.prev) == ("crashed", first.receipt.digest)
         assert (third.receipt.seq, third.receipt.prev) == (3, second.digest)
         assert third.receipt.boot != first.receipt.boot
@@ -250,13 +253,12 @@ def test_a_journal_that_cannot_be_written_refuses_sessions_and_loses_no_receipt(
     paths: NodePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        async with running(paths) as (notary, agent):
+        async with running(paths) as (_, agent):
             cell = await Line.to(counter(paths))
             await receipt_of(cell)
             opened = await cell.ask("open", opening=OPENING)
-            journal = notary.archive.journal
             with monkeypatch.context() as full:
-                full.setattr(journal, "_write", lambda _data: _raise())
+                full.setattr(Segment, "_write", lambda _self, _data: _raise())
                 assert await cell.ask("open", opening=OPENING) == "journal_unavailable"
                 refused = await cell.ask("close", receipt=opened["receipt"], draft=DRAFT)
                 assert refused == "journal_unavailable"
@@ -276,7 +278,8 @@ def test_the_key_and_the_sockets_are_for_whom_they_are_for(paths: NodePaths) -> 
         async with running(paths):
             modes = {
                 paths.notary / "signing.key": 0o600,
-                paths.notary / "journal": 0o600,
+                paths.notary / "journal": 0o700,
+                segment(paths): 0o600,
                 paths.notary_control: 0o600,
                 paths.notary_clients: 0o700,
                 counter(paths).parent: 0o755,
@@ -311,9 +314,9 @@ def test_closes_that_arrive_together_share_an_fsync(
     async def scenario() -> None:
         async with running(paths) as (notary, _):
             groups: list[int] = []
-            append = notary.archive.journal.append
+            append = notary.archive.append
             monkeypatch.setattr(
-                notary.archive.journal,
+                notary.archive,
                 "append",
                 lambda payloads: groups.append(len(payloads)) or append(payloads),
             )
