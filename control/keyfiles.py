@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from appliance.core.errors import HostError
 from appliance.core.names import encode_base64
 from appliance.core.receipt import make_keyring
 from appliance.core.signing import key_id, public_text
+from appliance.core.storage import write_new
 from appliance.transparency.checkpoint import LogSigner
 from control.authority import DOMAIN, Authority, make_ca_certificate
 from control.config import ControlPaths
@@ -138,16 +138,6 @@ def load_key(path: Path) -> PrivateKeyTypes:
         raise HostError(
             f"cannot read the private key {path}", hint="run as the reconciler's user, or restore keys/"
         ) from error
-
-
-def write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not be there yet, and fsync it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _private_text(name: str, key: PrivateKeyTypes) -> bytes:

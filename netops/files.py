@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from appliance.core.node import NodePaths
+from appliance.core.storage import read_or_none, write_atomic
 from netops.model import Files
-from netops.storage import read_or_none, write_atomic
 
 POLICY = "policy.json"
 SOCKET = "http.sock"

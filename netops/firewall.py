@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from appliance.core.errors import HostError
+from appliance.core.storage import read_or_none, write_atomic
 from netops import command, nftables
 from netops.model import Firewall
-from netops.storage import read_or_none, write_atomic
 
 _TABLE = nftables.TABLE.split()
 _ORIGINAL_SOURCE = re.compile(rb"\bsrc=([0-9a-f.:]+)")

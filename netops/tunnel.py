@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from appliance.core.errors import HostError
+from appliance.core.storage import write_atomic
 from netops import command, wireguard
 from netops.model import Interface, Peer
-from netops.storage import write_atomic
 
 Kind = Literal["kernel", "wireguard-go"]
 USERSPACE_START_S = 15.0

@@ -19,10 +19,10 @@ from typing import Literal
 from appliance.core import malloc
 from appliance.core.errors import HostError
 from appliance.core.node import NodePaths
+from appliance.core.storage import read_or_none, write_atomic
 from netops import command
 from netops.model import Web
 from netops.nginx import certificate_file, nothing_file
-from netops.storage import read_or_none, write_atomic
 
 ENVIRONMENT = {**command.ENVIRONMENT, **malloc.OVERWRITE_FREED}
 """Of NGINX, through which requests pass."""

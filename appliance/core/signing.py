@@ -9,7 +9,6 @@ Source: RFC 8032 (Ed25519), OpenSSH PROTOCOL.sshsig; keys at rest are PKCS #8 PE
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import textwrap
 from enum import StrEnum
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import decode_base64, encode_base64
+from appliance.core.storage import write_new
 
 _HASH: Final = b"sha512"
 _KEY_KIND: Final = b"ssh-ed25519"
@@ -101,7 +101,7 @@ def key_id(public_key: str) -> str:
 
 
 def write_private_key(path: Path, key: Ed25519PrivateKey) -> None:
-    """Write a private key as PKCS #8 PEM, mode 0600; refuse to overwrite.
+    """Write a private key as PKCS #8 PEM, mode 0600, durably; refuse to overwrite.
 
     Raises:
         HostError: If the file is already there.
@@ -110,13 +110,9 @@ def write_private_key(path: Path, key: Ed25519PrivateKey) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(path, pem, 0o600)
     except FileExistsError as error:
         raise HostError(f"{path} exists; a private key is never overwritten") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.core.errors import HostError
+from appliance.core.storage import sync_folder
 from appliance.transparency.merkle import HASH_BYTES, node_hash
 
 _HEIGHT: Final = 8
@@ -195,10 +196,6 @@ def _fold(hashes: bytes | bytearray) -> bytes:
 
 def _sync_folder(folder: Path) -> None:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
     except OSError as error:
         raise HostError(f"{folder} cannot be made durable", hint="see the disk") from error

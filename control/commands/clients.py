@@ -86,9 +86,9 @@ def change_client(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_device(args: argparse.Namespace) -> dict[str, Any]:
     """Add a device; the result is its configuration, or where it was written."""
+    from appliance.core.storage import write_new
     from control.clients import enrolment
     from control.clients.requests import NewDevice
-    from control.keyfiles import write_new
 
     if args.out is not None and args.out.exists():
         raise UsageError("the file exists", hint="choose another --out; a configuration is not overwritten")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import HostError, UsageError
+from appliance.core.storage import write_new
 from control.authority import DOMAIN
 from control.config import ControlConfig, ControlPaths, Listen, Tls, read_config
-from control.keyfiles import make_console_certificate, make_keys, publish, write_new
+from control.keyfiles import make_console_certificate, make_keys, publish
 
 CONSOLE_NAME = f"control.{DOMAIN}"
 

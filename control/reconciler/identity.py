@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from django.utils import timezone
 
 from appliance.core.errors import RefusedError
 from appliance.core.receipt import Keyring, NodeKey, make_keyring
+from appliance.core.storage import write_atomic
 from control.audit.models import AlarmKind
 from control.audit.services import raise_alarm
 from control.authority import DOMAIN, Authority, expires_at, parse_tls_request, public_key_digest
@@ -68,20 +68,10 @@ def publish_keyring(path: Path, log_key: Ed25519PrivateKey) -> Keyring:
         keyring = make_keyring(keys, log_key)
         text = keyring.canonical_bytes() + b"\n"
         if not path.exists() or path.read_bytes() != text:
-            _replace(path, text)
+            write_atomic(path, text, 0o644, durable=True)
     return keyring
 
 
 def _needs_certificate(node: Node) -> bool:
     ends = node.certificate_expires_at
     return not node.certificate or ends is None or ends - timezone.now() < RENEW_BEFORE
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

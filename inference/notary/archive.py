@@ -21,7 +21,8 @@ from typing import Any
 from appliance.core import canonical
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.receipt import SignedReceipt
-from inference.notary.journal import JournalDamagedError, JournalUnavailableError, Segment, sync_folder
+from appliance.core.storage import sync_folder
+from inference.notary.journal import JournalDamagedError, JournalUnavailableError, Segment
 from inference.notary.ledger import Head, Ledger, NotOpenError
 from inference.notary.records import HeadRecord, OpenRecord, ReceiptRecord, StartRecord
 

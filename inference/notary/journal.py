@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from appliance.core.errors import HostError, UnavailableError
+from appliance.core.storage import sync_folder
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 _HEADER = struct.Struct("<IIQ")
@@ -231,12 +232,3 @@ def _frame(group: int, payload: bytes) -> bytes:
 
 def _unavailable() -> JournalUnavailableError:
     return JournalUnavailableError("the journal cannot be written", hint="free disk space")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: fsync of a file says nothing about its entry (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,7 +28,6 @@ from inference.lines import MAX_CONTROL_LINE_BYTES, Request, listen, serve_lines
 from inference.notary.archive import Archive
 from inference.notary.committer import Committer
 from inference.notary.counter import Counter
-from inference.notary.journal import sync_folder
 from inference.notary.ledger import Ledger
 from inference.notary.records import lost_draft
 from inference.notary.roster import Client, Roster, read_roster, write_roster
@@ -45,7 +44,6 @@ def read_or_make_key(path: Path) -> Ed25519PrivateKey:
     """Read the node's signing key; make it on the first start. It never leaves the node."""
     if not path.exists():
         signing.write_private_key(path, Ed25519PrivateKey.generate())
-        sync_folder(path.parent)
     return signing.read_private_key(path)
 
 

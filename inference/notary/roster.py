@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ from pydantic import Field
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import Digest, Name
 from appliance.core.schema import Closed
-from inference.notary.journal import JournalUnavailableError, sync_folder
+from appliance.core.storage import write_atomic
+from inference.notary.journal import JournalUnavailableError
 
 MAX_CLIENTS = 4096
 
@@ -52,14 +52,7 @@ def read_roster(path: Path) -> Roster:
 
 def write_roster(path: Path, roster: Roster) -> None:
     """Replace the roster atomically and durably. Raises JournalUnavailableError."""
-    beside = path.with_suffix(".new")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(roster.canonical_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        sync_folder(path.parent)
+        write_atomic(path, roster.canonical_bytes(), 0o600, durable=True)
     except OSError as error:
         raise JournalUnavailableError("the roster cannot be written", hint="free disk space") from error

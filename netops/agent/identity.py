@@ -5,7 +5,6 @@ Source: RFC 7748 (X25519), RFC 5915 and RFC 2986 (TLS key and certificate reques
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from cryptography.x509.oid import NameOID
 from appliance.core.bundle import Bundle
 from appliance.core.errors import BundleError, HostError
 from appliance.core.names import decode_base64, encode_base64
+from appliance.core.storage import write_new
 from netops.nginx import node_host
-from netops.storage import sync_folder
 
 
 class Identity:
@@ -45,7 +44,7 @@ class Identity:
         with self._lock:
             if not self._wireguard.exists():
                 raw = X25519PrivateKey.generate().private_bytes_raw()
-                _write_new(self._wireguard, f"{encode_base64(raw)}\n".encode("ascii"))
+                write_new(self._wireguard, f"{encode_base64(raw)}\n".encode("ascii"), 0o600)
             try:
                 raw = decode_base64(self._wireguard.read_text("ascii").strip())
                 return encode_base64(X25519PrivateKey.from_private_bytes(raw).public_key().public_bytes_raw())
@@ -81,7 +80,7 @@ class Identity:
     def _tls_key(self) -> ec.EllipticCurvePrivateKey:
         with self._lock:
             if not self._tls.exists():
-                _write_new(self._tls, _pem(ec.generate_private_key(ec.SECP256R1())))
+                write_new(self._tls, _pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
             try:
                 key = serialization.load_pem_private_key(self._tls.read_bytes(), password=None)
             except (OSError, ValueError) as error:
@@ -106,16 +105,3 @@ def _public_bytes(key: object) -> bytes:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return b""
     return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    # Under another name first: a key that was cut short by a power cut would never be replaced.
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)

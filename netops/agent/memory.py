@@ -21,7 +21,7 @@ from appliance.core.bundle import Accepted, Bundle, Generation
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import Key32, Name
 from appliance.core.schema import Closed
-from netops.storage import read_or_none, write_atomic
+from appliance.core.storage import read_or_none, write_atomic
 
 
 class Removed(Closed):

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from appliance.core.bundle import Bundle
 from appliance.core.errors import HostError, PinError, UnavailableError
-from netops.storage import sync_folder
+from appliance.core.storage import sync_folder
 
 CHUNK_BYTES = 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}")

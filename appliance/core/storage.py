@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -16,6 +18,29 @@ def write_atomic(path: Path, data: bytes, mode: int, *, durable: bool = False) -
         mode: Permission bits, set before the file gets its name.
         durable: Wait until content and name are on the disk (fsync(2) of file and folder).
     """
+    with _written(path, data, mode, durable=durable) as temporary:
+        temporary.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Make a file that must not be there yet, durably: whole, or not at all.
+
+    A key that a power cut left empty would stand in the way of every start after it.
+
+    Raises:
+        FileExistsError: If it is there; it is as it was.
+    """
+    with _written(path, data, mode, durable=True) as temporary:
+        os.link(temporary, path)
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _written(path: Path, data: bytes, mode: int, *, durable: bool) -> Iterator[Path]:
+    """Yield a file beside `path` that holds the data; it is gone if what is done with it fails."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -25,12 +50,10 @@ def write_atomic(path: Path, data: bytes, mode: int, *, durable: bool = False) -
             os.fchmod(file.fileno(), mode)
             if durable:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if durable:
-        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
