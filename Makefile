@@ -1,6 +1,6 @@
 # The few verbs of this repository. `sudo make demo` is all a newcomer needs.
 PYTHON := .venv/bin/python
-.PHONY: setup torch demo test check lab bench lock
+.PHONY: setup torch demo test soak check lab bench lock
 
 setup: ## system packages (as root), virtual environment, llama.cpp built for this machine
 	@provisioning/setup.sh
@@ -14,6 +14,10 @@ demo: setup ## the whole product, for real, on this machine
 
 test: setup check ## everything; as root the lab tests run for real, without root they are skipped and named
 	@$(PYTHON) -m pytest
+
+soak: setup ## a thousand kills of notary and control, twenty thousand simulated crashes (hours)
+	@KILLS=1000 CRASH_POINTS=20000 $(PYTHON) -m pytest tests/unit/notary/test_killed.py \
+		tests/unit/notary/test_crash_points.py tests/unit/control/test_control_killed.py
 
 check: setup ## formatting, lint, types, import direction
 	@$(PYTHON) -m ruff format --check .

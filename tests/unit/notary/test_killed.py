@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 from notary_world import CLIENTS, DRAFT, OPENING, Speaker, counter
 
 from appliance.core.node import NodePaths
 from appliance.core.receipt import SignedReceipt
 
+KILLS = int(os.environ.get("KILLS", "50")) // 2  # the other half are control's
 SETTINGS = {
     "node": "node-1",
     "outer_interface": "eth0",
@@ -55,14 +58,15 @@ def test_no_acknowledged_receipt_is_lost_over_many_kills(paths: NodePaths) -> No
     paths.etc.mkdir(parents=True)
     (paths.etc / "node.json").write_text(json.dumps(SETTINGS))
     given: list[SignedReceipt] = []
-    for turn in range(4):
+    chance = random.Random(1)
+    for _ in range(KILLS):
         process = start(paths)
         agent = Speaker(paths.notary_control)
         agent.ask("clients", clients=CLIENTS)
         threads = [threading.Thread(target=sessions, args=(paths, name, given)) for name in "ab"]
         for thread in threads:
             thread.start()
-        time.sleep(0.2 + 0.07 * turn)
+        time.sleep(chance.uniform(0, 0.3))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         agent.close()
@@ -70,14 +74,16 @@ def test_no_acknowledged_receipt_is_lost_over_many_kills(paths: NodePaths) -> No
             thread.join()
     process = start(paths)
     agent = Speaker(paths.notary_control)
-    entries = agent.ask("export", after=0, limit=10_000)["entries"]
+    entries: list[dict[str, Any]] = []
+    while page := agent.ask("export", after=len(entries), limit=10_000)["entries"]:
+        entries += page
     agent.close()
     process.terminate()
     assert process.wait(10) == 0
     kept = [SignedReceipt.parse(entry["signed"]) for entry in entries]
     by_id = {signed.receipt.id: signed for signed in kept}
     assert len(by_id) == len(kept)
-    assert len(given) > 20
+    assert len(given) > 5 * KILLS
     assert all(by_id[signed.receipt.id] == signed for signed in given)
     for client in "ab":
         seqs = [signed.receipt.seq for signed in kept if signed.receipt.client == client * 64]

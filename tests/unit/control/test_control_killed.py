@@ -1,0 +1,94 @@
+"""kill -9 of control at any moment: every receipt of the node is in the log once, and every head that was signed is of that log."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from simulated_node import SimulatedNode
+
+from appliance.transparency.checkpoint import Checkpoint
+from appliance.transparency.merkle import leaf_hash, root
+from appliance.transparency.note import Note
+from appliance.transparency.tiles import Tiles
+from control.config import VARIABLE
+from tests.settings import make_control
+
+KILLS = int(os.environ.get("KILLS", "50")) // 2  # the other half are the notary's
+SCRIPT = Path(__file__).with_name("control_under_kill.py")
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="apl-k-") as folder:
+        yield Path(folder) / "state"
+
+
+def serve(node: SimulatedNode, path: Path) -> None:
+    """Listen for control."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def accept() -> None:
+        while True:
+            stream, _ = listener.accept()
+            threading.Thread(target=node._serve, args=(stream,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def test_no_receipt_is_lost_or_logged_twice_over_many_kills(state: Path) -> None:
+    config = make_control(state)
+    environment = {**os.environ, VARIABLE: str(config), "PYTHONPATH": str(SCRIPT.parents[3])}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    node = SimulatedNode("node-a", (state / "public/bundle.pub").read_text().strip())
+    path = state.parent / "node.sock"
+    serve(node, path)
+    run = [sys.executable, str(SCRIPT), str(config), str(path)]
+    subprocess.run([*run, "new"], env=environment, check=True, capture_output=True)
+    chance = random.Random(1)
+    for _ in range(KILLS):
+        process = subprocess.Popen([*run, "forever"], env=environment, stderr=subprocess.DEVNULL)
+        asked = len(node.seen)
+        until = None
+        while until is None or time.monotonic() < until:
+            node.issue_receipt("ab"[len(node.journal) % 2] * 64)
+            time.sleep(0.02)
+            if until is None and "receipts" in node.ops()[asked:]:
+                until = time.monotonic() + chance.uniform(0, 0.5)
+        process.kill()
+        process.wait()
+    done = subprocess.run([*run, "once"], env=environment, check=True, capture_output=True, text=True)
+    held = json.loads(done.stdout.splitlines()[-1])
+    issued = [entry["receipt"]["id"] for entry in node.journal]
+    assert len(issued) > 10 * KILLS
+    assert [place for place, _, _ in held["receipts"]] == list(range(len(issued)))
+    assert [receipt for _, _, receipt in held["receipts"]] == issued
+    assert held["alarms"] == []
+    verify_heads(state / "log", held["heads"], held["entries"])
+
+
+def verify_heads(folder: Path, heads: list[tuple[int, str]], entries: list[str]) -> None:
+    """Every head is the root of that many first entries: no two of them are a fork."""
+    sizes = []
+    for size, note in heads:
+        checkpoint = Checkpoint.parse(Note.parse(note.encode()).text)
+        tree = Tiles(folder.parent / f"again-{size}", 0)
+        tree.append(leaf_hash(entry.encode()) for entry in entries[:size])
+        assert (checkpoint.size, checkpoint.root) == (size, root(tree, size))
+        sizes.append(size)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == len(entries)
+    assert len(sizes) > KILLS // 2
+    assert root(Tiles(folder, sizes[-1]), sizes[-1]) == checkpoint.root
