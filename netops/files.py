@@ -29,6 +29,7 @@ class NodeFiles:
             (self._paths.keys, 0o700),
             (self._paths.models.parent, 0o755),
             (self._paths.models, 0o755),
+            (self._paths.log, 0o755),
             (self._paths.run, 0o755),
             (self._paths.clients, 0o755),
             (self._paths.peers, 0o755),

@@ -40,6 +40,7 @@ def render_config(bundle: Bundle, settings: NodeSettings, paths: NodePaths, cert
         "CERTIFICATE": str(certificate_file(paths, certificate)),
         "KEY": str(paths.keys / "tls.key"),
         "PEERS": str(paths.peers),
+        "LOG": str(paths.log),
         "ADDRESS4": str(ipaddress.IPv4Address(bundle.tunnel.address4)),
         "ADDRESS6": str(ipaddress.IPv6Address(bundle.tunnel.address6)),
         "PREFIX6": str(prefix),

@@ -59,12 +59,20 @@ class Notary:
         call(self._socket, "clients", clients=listed, timeout_s=SERVE_TIMEOUT_S)
 
     def status(self) -> dict[str, Any]:
-        """Return `public_key`, `boot`, `records` and `open`."""
+        """Return what docs/spec/node-protocols.md section 2 says."""
         return dict(call(self._socket, "status", timeout_s=STATUS_TIMEOUT_S))
 
     def export(self, after: int, limit: int) -> dict[str, Any]:
         """Return receipts from its journal."""
         return dict(call(self._socket, "export", after=after, limit=limit, timeout_s=SERVE_TIMEOUT_S))
+
+    def note_admitted(self, position: int) -> dict[str, Any]:
+        """Tell it that control has the receipts up to a position."""
+        return dict(call(self._socket, "admitted", position=position, timeout_s=SERVE_TIMEOUT_S))
+
+    def note_places(self, places: list[Any]) -> dict[str, Any]:
+        """Tell it where in the log receipts are."""
+        return dict(call(self._socket, "places", places=places, timeout_s=SERVE_TIMEOUT_S))
 
 
 class LauncherCells:

@@ -11,6 +11,7 @@ from appliance.core.names import Digest, Hex128, Key32, Name, Version
 from appliance.core.schema import Closed
 
 Text = Annotated[str, StringConstraints(max_length=512)]
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
@@ -74,3 +75,21 @@ class Receipts(Closed):
 
     entries: Annotated[tuple[Entry, ...], Field(max_length=10_000)]
     next: Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Admitted(Closed):
+    """How many receipts control has not said it has."""
+
+    waiting: Count
+
+
+class Published(Closed):
+    """Size of the log that the node publishes."""
+
+    size: Count
+
+
+class Placed(Closed):
+    """The node's receipts below this place in the log know theirs."""
+
+    placed: Count

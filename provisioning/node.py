@@ -10,7 +10,18 @@ from typing import Any, Self, TypeVar
 from appliance.core import canonical
 from appliance.core.errors import HostError, RefusedError, UnavailableError
 from appliance.core.schema import Closed
-from provisioning.answers import Applied, Identity, Planned, Receipts, Revoked, State, Stored
+from provisioning.answers import (
+    Admitted,
+    Applied,
+    Identity,
+    Placed,
+    Planned,
+    Published,
+    Receipts,
+    Revoked,
+    State,
+    Stored,
+)
 from provisioning.channel import Connection
 from provisioning.conversation import Conversation
 
@@ -139,6 +150,19 @@ class NodeClient:
     def receipts(self, after: int, limit: int = 1000) -> Receipts:
         """Return receipts after a position of the node's journal."""
         return self._ask(Receipts, "receipts", {"after": after, "limit": limit}, QUICK_S)
+
+    def note_admitted(self, position: int) -> None:
+        """Tell the node that control has the receipts up to a position: it may drop them when it needs the room."""
+        self._ask(Admitted, "admitted", {"position": position})
+
+    def publish(self, files: dict[str, str], checkpoint: str) -> int:
+        """Send tiles of the log, path to base64, or its checkpoint; return the size that the node publishes now."""
+        return self._ask(Published, "publish", {"files": files, "checkpoint": checkpoint}).size
+
+    def places(self, places: list[tuple[str, int]]) -> int:
+        """Tell where in the log receipts of the node are; return the place below which it knows them all."""
+        records = [{"kind": "place", "receipt": receipt, "place": place} for receipt, place in places]
+        return self._ask(Placed, "places", {"places": records}).placed
 
     def _ask(
         self,

@@ -52,9 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     watch = verbs.add_parser(
-        "watch", help="check that the log of receipts goes on from where it was seen last"
+        "watch", help="check that the log of receipts goes on from where it was seen last, and get proofs"
     )
-    watch.add_argument("file", type=Path, metavar="FILE", help="a continuation, as the operator hands it out")
+    watch.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="a continuation that the operator handed out; without it, ask through the tunnel and fetch proofs",
+    )
+    watch.add_argument("--dir", type=Path, default=Path("appliance-client"), help="the client's folder")
     watch.add_argument(
         "--log", type=Path, metavar="FILE", help=f"keys of the log; default: {LOG_KEYS} beside FILE or above"
     )
@@ -69,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _watch(args: argparse.Namespace) -> int:
     """Accept a later head of the log and remember it. A fork, a shrink or a rewritten past ends the command."""
+    if args.file is None:
+        return _watch_through_tunnel(args)
     keys = args.log or _find(args.file, LOG_KEYS, "--log")
     memory = Memory(args.memory or keys.parent / MEMORY, _policy(keys, []))
     seen = memory.seen
@@ -82,6 +91,23 @@ def _watch(args: argparse.Namespace) -> int:
             else f"at {seen.size}, as before"
         )
         print(f"The log goes on: {checkpoint.origin} is {grown} receipts.")
+    return 0
+
+
+def _watch_through_tunnel(args: argparse.Namespace) -> int:
+    from appliance.client.api import Api
+    from appliance.client.folder import Folder
+    from appliance.client.log import render_json, render_lines, watch
+
+    folder = Folder(args.dir)
+    keys = args.log or folder.log_keys
+    policy = _policy(keys, [])
+    api = Api(folder)
+    try:
+        watched = watch(folder.receipts, api, Memory(args.memory or folder.path / MEMORY, policy), policy)
+    finally:
+        api.close()
+    print("\n".join([render_json(watched)] if args.json else render_lines(watched)))
     return 0
 
 

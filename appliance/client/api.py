@@ -89,6 +89,26 @@ class Api:
         """End a session; return its receipt."""
         return SignedReceipt.parse(self._json("DELETE", f"/sessions/{session}")["receipt"])
 
+    def proof(self, receipt_id: str) -> bytes | None:
+        """Return the proof that the log holds a receipt, None where the node has none (yet, or no more)."""
+        with _mapped_errors():
+            response = self._http.get(f"/receipts/{receipt_id}/proof")
+        if response.status_code == 404 or _code(response) == "not_logged":
+            return None
+        if response.status_code >= 400:
+            raise _refusal(response)
+        return response.content
+
+    def log_file(self, path: str) -> bytes | None:
+        """Return a file of the log that the node publishes, None if there is no such file."""
+        with _mapped_errors():
+            response = self._http.get(self._http.base_url.join(f"/log/{path}"))
+        if response.status_code == 404:
+            return None
+        if response.status_code >= 400:
+            raise _refusal(response)
+        return response.content
+
     def chat(self, messages: list[Message], answer: Answer, **options: Any) -> Iterator[str]:
         """Stream an answer.
 
@@ -153,6 +173,14 @@ class _mapped_errors:  # noqa: N801 - reads as a statement
                 "the appliance does not answer",
                 hint="is the tunnel up? `wg show` should list a recent handshake",
             ) from error
+
+
+def _code(response: httpx.Response) -> str:
+    """Return the code of an error, nothing if it is none of ours."""
+    try:
+        return str(response.json()["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _refusal(response: httpx.Response) -> ApplianceError:

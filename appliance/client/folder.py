@@ -6,7 +6,8 @@ token               the bearer token, mode 0600; the OpenAI SDK's api_key
 receipt-keys.json   the keys that verify receipts
 log.vkey            the keys that verify heads of the log of receipts
 client.json         the rest: names, base URL, pins, pseudonym key (mode 0600)
-receipts/           receipts as they come in
+log.seen            the last head of that log that was seen
+receipts/           receipts as they come in, and the proofs that the log holds them
 """
 
 from __future__ import annotations
@@ -52,6 +53,16 @@ class Folder:
         """The keys that verify receipts."""
         return Keyring.parse(json.loads(self._read("receipt-keys.json")))
 
+    @property
+    def log_keys(self) -> Path:
+        """File with the keys of the log of receipts."""
+        return self.path / "log.vkey"
+
+    @property
+    def receipts(self) -> Path:
+        """Folder of the receipts that were kept."""
+        return self.path / "receipts"
+
     def keep(self, signed: SignedReceipt) -> Path:
         """Verify a receipt, check that it is about this client, and keep it.
 
@@ -63,9 +74,8 @@ class Folder:
         client = self._client()
         if signed.receipt.client != pseudonym(decode_base64(client["pseudonym_key"]), client["client"]):
             raise RefusedError("the receipt is about another client", field="receipt.client")
-        receipts = self.path / "receipts"
-        receipts.mkdir(exist_ok=True)
-        file = receipts / f"{signed.receipt.id}.json"
+        self.receipts.mkdir(exist_ok=True)
+        file = self.receipts / f"{signed.receipt.id}.json"
         file.write_bytes(signed.canonical_bytes())
         return file
 

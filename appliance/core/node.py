@@ -72,7 +72,8 @@ class NodePaths:
     |---|---|---|
     | state/ | agent | agent: accepted.json, bundle.json |
     | keys/wireguard.key, keys/tls.key | agent | agent, NGINX |
-    | notary/ | notary | notary: signing.key, journal |
+    | notary/ | notary | notary: signing.key, journal/ |
+    | log/ | agent | NGINX, notary: checkpoint, tile/ |
     | models/sha256/<digest> | agent | cells |
     | clients/<client>/ | agent: policy.json; launcher or systemd: http.sock | the client's cell, NGINX |
     | notary_clients/<client>/notary.sock | notary | the client's cell alone: bound into its view |
@@ -105,6 +106,10 @@ class NodePaths:
     @property
     def notary(self) -> Path:
         return self.var / "notary"
+
+    @property
+    def log(self) -> Path:
+        return self.var / "log"
 
     @property
     def models(self) -> Path:

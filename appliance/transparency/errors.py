@@ -12,7 +12,7 @@ RefusedError
 
 from __future__ import annotations
 
-from appliance.core.errors import RefusedError
+from appliance.core.errors import RefusedError, UnavailableError
 
 
 class LogError(RefusedError):
@@ -55,3 +55,9 @@ class ConsistencyError(LogError):
     """The proof does not lead from the earlier tree to the later one."""
 
     code = "log_consistency"
+
+
+class NotLoggedError(UnavailableError):
+    """The log does not hold it yet."""
+
+    code = "not_logged"

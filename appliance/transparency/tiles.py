@@ -1,13 +1,14 @@
 """The tree as files: tiles of 256 hashes, eight levels of the tree each (c2sp.org/tlog-tiles).
 
 Tile n of level l holds the hashes of 256 complete subtrees of 256^l entries each; the levels between are computed. Full tiles never
-change. Of the last one of each level a partial tile is kept for every published size. Entries are not among the files.
+change. Until the last one of each level is full, a partial tile is kept for every published size. Entries are not among the files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -37,8 +38,67 @@ def tile_path(level: int, index: int, width: int = WIDTH) -> str:
     return f"tile/{level}/{name}" + ("" if width == WIDTH else f".p/{width}")
 
 
-class Tiles:
-    """The tree of one log, on disk. One writer; full tiles may be served while it writes.
+Load = Callable[[str], bytes | None]
+
+
+class TileReader:
+    """The tree of one size, read from tiles.
+
+    Args:
+        load: Returns what is under a tile's path, None if nothing is.
+        size: Entries.
+
+    Raises:
+        HostError: If a tile of this size is missing or has another length.
+    """
+
+    def __init__(self, load: Load, size: int) -> None:
+        self._load = load
+        self._tails = [self._read_tail(level, size) for level in range(_levels(size))]
+        self._full = lru_cache(_CACHED_TILES)(self._read_full)
+
+    @property
+    def size(self) -> int:
+        """Entries in the tree."""
+        return sum(len(tail) // HASH_BYTES * WIDTH**level for level, tail in enumerate(self._tails))
+
+    def subtree(self, level: int, index: int) -> bytes:
+        """Return the hash of a complete subtree, as `merkle.Subtrees`."""
+        tile_level, height = divmod(level, _HEIGHT)
+        first = index << height
+        tile, place = divmod(first, WIDTH)
+        hashes = self._tile(tile_level, tile)[place * HASH_BYTES : (place + (1 << height)) * HASH_BYTES]
+        return _fold(hashes)
+
+    def _index_of_tail(self, level: int) -> int:
+        """Return the index of the tile that a level's tail belongs to: as many as the levels above hold are full."""
+        above = self._tails[level + 1 :]
+        return sum(len(tail) // HASH_BYTES * WIDTH**place for place, tail in enumerate(above))
+
+    def _tile(self, level: int, index: int) -> bytes:
+        return bytes(self._tails[level]) if index == self._index_of_tail(level) else self._full(level, index)
+
+    def _read_full(self, level: int, index: int) -> bytes:
+        return self._read(level, index, WIDTH)
+
+    def _read_tail(self, level: int, size: int) -> bytearray:
+        width = size // WIDTH**level % WIDTH
+        return bytearray(self._read(level, size // WIDTH ** (level + 1), width) if width else b"")
+
+    def _read(self, level: int, index: int, width: int) -> bytes:
+        path = tile_path(level, index, width)
+        data, expected = self._load(path), width
+        if data is None and width < WIDTH:  # partial ones go once their tile is full
+            data, expected = self._load(tile_path(level, index)), WIDTH
+        if data is None:
+            raise HostError(f"the log's tile {path} cannot be read", hint="restore it from a backup")
+        if len(data) != expected * HASH_BYTES:
+            raise HostError(f"the log's tile {path} is damaged", hint="restore it from a backup")
+        return data[: width * HASH_BYTES]
+
+
+class Tiles(TileReader):
+    """The tree of one log, on disk. One writer; it may be read while it is written.
 
     Args:
         folder: Of the log.
@@ -50,14 +110,9 @@ class Tiles:
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder = folder
-        self._tails = [self._read_tail(level, size) for level in range(_levels(size))]
         self._fresh: set[Path] = set()  # folders with names that are not durable yet
-        self._full = lru_cache(_CACHED_TILES)(self._read_full)
-
-    @property
-    def size(self) -> int:
-        """Entries in the tree."""
-        return sum(len(tail) // HASH_BYTES * WIDTH**level for level, tail in enumerate(self._tails))
+        self._grown: list[Path] = []  # folders of partial tiles whose tile is full
+        super().__init__(lambda path: load_tile(folder, path), size)
 
     def append(self, leaves: Iterable[bytes]) -> None:
         """Add the hashes of entries. They are durable once `publish` has returned.
@@ -69,7 +124,7 @@ class Tiles:
             self._push(0, leaf)
 
     def publish(self) -> None:
-        """Write the partial tiles of this size and make everything durable.
+        """Write the partial tiles of this size and make everything durable; partial ones of full tiles go.
 
         Raises:
             HostError: If that fails.
@@ -82,6 +137,9 @@ class Tiles:
         for folder in sorted(self._fresh, reverse=True):
             _sync_folder(folder)
         self._fresh.clear()
+        for partial in self._grown:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._grown.clear()
 
     def write_checkpoint(self, note: bytes) -> None:
         """Write the signed checkpoint of what was published, beside the tiles.
@@ -92,14 +150,6 @@ class Tiles:
         self._write(CHECKPOINT, note)
         _sync_folder(self._folder)
 
-    def subtree(self, level: int, index: int) -> bytes:
-        """Return the hash of a complete subtree, as `merkle.Subtrees`."""
-        tile_level, height = divmod(level, _HEIGHT)
-        first = index << height
-        tile, place = divmod(first, WIDTH)
-        hashes = self._tile(tile_level, tile)[place * HASH_BYTES : (place + (1 << height)) * HASH_BYTES]
-        return _fold(hashes)
-
     def _push(self, level: int, hash_: bytes) -> None:
         if level == len(self._tails):
             self._tails.append(bytearray())
@@ -108,37 +158,10 @@ class Tiles:
         if len(tail) == WIDTH * HASH_BYTES:
             index = self._index_of_tail(level)
             self._write(tile_path(level, index), bytes(tail))
+            self._grown.append(self._folder / f"{tile_path(level, index)}.p")
             above = _fold(tail)
             self._tails[level] = bytearray()
             self._push(level + 1, above)
-
-    def _index_of_tail(self, level: int) -> int:
-        """Return the index of the tile that a level's tail belongs to: as many as the levels above hold are full."""
-        above = self._tails[level + 1 :]
-        return sum(len(tail) // HASH_BYTES * WIDTH**place for place, tail in enumerate(above))
-
-    def _tile(self, level: int, index: int) -> bytes:
-        return bytes(self._tails[level]) if index == self._index_of_tail(level) else self._full(level, index)
-
-    def _read_full(self, level: int, index: int) -> bytes:
-        return self._read(tile_path(level, index), WIDTH)
-
-    def _read_tail(self, level: int, size: int) -> bytearray:
-        width = size // WIDTH**level % WIDTH
-        return bytearray(
-            self._read(tile_path(level, size // WIDTH ** (level + 1), width), width) if width else b""
-        )
-
-    def _read(self, path: str, width: int) -> bytes:
-        try:
-            data = (self._folder / path).read_bytes()
-        except OSError as error:
-            raise HostError(
-                f"the log's tile {path} cannot be read", hint="restore it from a backup"
-            ) from error
-        if len(data) != width * HASH_BYTES:
-            raise HostError(f"the log's tile {path} is damaged", hint="restore it from a backup")
-        return data
 
     def _write(self, path: str, data: bytes) -> None:
         """Write a file in one step, its bytes durable before its name."""
@@ -164,18 +187,37 @@ class Tiles:
             self._fresh.add(folder.parent)
 
 
+def load_tile(folder: Path, path: str) -> bytes | None:
+    """Return a file of a log's folder, None if it is not there.
+
+    Raises:
+        HostError: If it cannot be read.
+    """
+    try:
+        return (folder / path).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostError(f"the log's {path} cannot be read", hint="restore it from a backup") from error
+
+
+def tile_paths(old: int, new: int) -> Iterator[tuple[int, int, int]]:
+    """Yield level, index and width of the tiles that a tree of `new` entries has and one of `old` entries has not."""
+    for level in range(_levels(new)):
+        first = old // WIDTH ** (level + 1)
+        full, width = new // WIDTH ** (level + 1), new // WIDTH**level % WIDTH
+        yield from ((level, index, WIDTH) for index in range(first, full))
+        if width and (old // WIDTH**level) != (new // WIDTH**level):
+            yield level, full, width
+
+
 def read_checkpoint(folder: Path) -> bytes:
     """Return the last checkpoint that was written beside a log's tiles, nothing if there is none.
 
     Raises:
         HostError: If it cannot be read.
     """
-    try:
-        return (folder / CHECKPOINT).read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise HostError("the log's checkpoint cannot be read", hint="restore it from a backup") from error
+    return load_tile(folder, CHECKPOINT) or b""
 
 
 def _levels(size: int) -> int:

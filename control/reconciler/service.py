@@ -130,7 +130,12 @@ class Reconciler:
         for node in new:
             client = NodeClient(self._connect(node))
             self._workers[node.name] = NodeWorker(
-                node.name, client, self._keys, self._paths.keyring, self._interval_s
+                node.name,
+                client,
+                self._keys,
+                keyring=self._paths.keyring,
+                log=self._paths.log,
+                interval_s=self._interval_s,
             )
         return [self._workers[node.name] for node in new]
 

@@ -14,11 +14,13 @@ from django.utils import timezone
 
 from appliance.core.bundle import sign_bundle, sign_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
+from appliance.core.receipt import Keyring
 from control.fleet.models import Node
 from control.logs import log_event
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
 from control.reconciler.identity import learn_identity, publish_keyring
 from control.reconciler.keys import ReconcilerKeys
+from control.reconciler.publication import publish_log
 from control.reconciler.receipts import pull_receipts
 from control.reconciler.revocations import Deployed, observe_cut_off
 from control.reconciler.rows import PresharedKeys, observe_rows
@@ -39,16 +41,25 @@ class NodeWorker:
         client: Speaks to it.
         keys: The reconciler's.
         keyring: Where the keys that verify receipts are published.
+        log: Folder of the log of receipts.
         interval_s: Between two periodic passes, before jitter.
     """
 
     def __init__(
-        self, name: str, client: NodeClient, keys: ReconcilerKeys, keyring: Path, interval_s: float
+        self,
+        name: str,
+        client: NodeClient,
+        keys: ReconcilerKeys,
+        *,
+        keyring: Path,
+        log: Path,
+        interval_s: float,
     ) -> None:
         self.name = name
         self._client = client
         self._keys = keys
         self._keyring = keyring
+        self._log = log
         self._interval_s = interval_s
         self._deployed = Deployed()
         self._preshared_keys = PresharedKeys(keys.seal)
@@ -98,11 +109,18 @@ class NodeWorker:
         steps = (
             lambda: self._converge(node),
             lambda: self._store_health(node),
-            lambda: pull_receipts(node, client, keyring),
+            lambda: self._exchange_receipts(node, keyring),
         )
         refusals = [refusal for step in steps if (refusal := _refusal_of(step)) is not None]
         if refusals:
             raise refusals[0]
+
+    def _exchange_receipts(self, node: Node, keyring: Keyring) -> None:
+        """Fetch receipts, and bring the log that holds those of before."""
+        client = self._client
+        pull_receipts(node, client, keyring)
+        client.note_admitted(node.receipts_position)
+        publish_log(node, client, self._log)
 
     def _store_health(self, node: Node) -> None:
         Node.objects.filter(pk=node.pk).update(health=self._client.health())

@@ -10,9 +10,10 @@ from typing import Final
 from appliance.core.receipt import Keyring, SignedReceipt
 from appliance.core.signing import Purpose, key_id, ssh_signature
 from appliance.transparency import verify_receipt
+from appliance.transparency.errors import NotLoggedError
 from control.audit.models import ReceiptRecord
 from control.config import ControlPaths
-from control.transparency.proofs import NotLoggedError, prove
+from control.transparency.proofs import prove
 
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 _VERIFY: Final = Path(__file__).with_name("VERIFY.md")

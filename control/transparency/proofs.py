@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appliance.core.errors import RefusedError, UnavailableError
+from appliance.core.errors import RefusedError
 from appliance.transparency import merkle
+from appliance.transparency.errors import NotLoggedError
 from appliance.transparency.note import Note
 from appliance.transparency.proof import Continuation, Proof
 from appliance.transparency.tiles import Tiles
 from control.audit.models import ReceiptRecord
 from control.transparency.models import CheckpointRecord
-
-
-class NotLoggedError(UnavailableError):
-    """The log does not hold it yet."""
-
-    code = "not_logged"
 
 
 def prove(record: ReceiptRecord, folder: Path) -> Proof:

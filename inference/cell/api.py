@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,12 +17,13 @@ from inference.cell.cell import Cell
 from inference.cell.chat import answer_chat
 from inference.cell.completion import encode
 from inference.cell.errors import Refusal
-from inference.cell.notary import NotaryUnavailableError, UnknownReceiptError
+from inference.cell.notary import NotaryUnavailableError, NotLoggedError, UnknownReceiptError
 from inference.cell.sessions import Session
 from inference.cell.text import answer_text
 from inference.cell.tokens import detokenize, tokenize
 
 _RECEIPT_ID: Final = re.compile(r"[0-9a-f]{32}\Z")
+T = TypeVar("T")
 _STATUS_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -86,15 +88,13 @@ class Api:
 
     async def receipt(self, receipt_id: str) -> Response:
         """GET /v1/receipts/{id}: a receipt of this client, as it would be kept in a file."""
-        if not _RECEIPT_ID.match(receipt_id):
-            raise Refusal("receipt_not_found")
-        try:
-            signed = await self._cell.notary.get(receipt_id)
-        except UnknownReceiptError:
-            raise Refusal("receipt_not_found") from None
-        except NotaryUnavailableError:
-            raise Refusal("notary_unavailable") from None
+        signed = await _asked(self._cell.notary.get, receipt_id)
         return Response(signed.canonical_bytes(), media_type="application/json", headers=_headers(receipt_id))
+
+    async def proof(self, receipt_id: str) -> Response:
+        """GET /v1/receipts/{id}/proof: that the log holds it, as c2sp.org/tlog-proof."""
+        proof = await _asked(self._cell.notary.prove, receipt_id)
+        return Response(proof, media_type="text/plain; charset=utf-8", headers=_headers(receipt_id))
 
     def _describe(self, session: Session) -> Response:
         answer = {
@@ -121,6 +121,7 @@ def build_api(cell: Cell) -> FastAPI:
         ("/v1/sessions/{session_id}", api.session, "GET"),
         ("/v1/sessions/{session_id}", api.delete_session, "DELETE"),
         ("/v1/receipts/{receipt_id}", api.receipt, "GET"),
+        ("/v1/receipts/{receipt_id}/proof", api.proof, "GET"),
     )
     for path, endpoint, method in routes:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
@@ -155,6 +156,20 @@ async def _answer_validation_error(_request: Request, _error: Exception) -> Resp
 
 async def _answer_fault(_request: Request, _error: Exception) -> Response:
     return render_refusal(Refusal("internal"))
+
+
+async def _asked(ask: Callable[[str], Awaitable[T]], receipt_id: str) -> T:
+    """Return what the notary says about a receipt of this client."""
+    if not _RECEIPT_ID.match(receipt_id):
+        raise Refusal("receipt_not_found")
+    try:
+        return await ask(receipt_id)
+    except UnknownReceiptError:
+        raise Refusal("receipt_not_found") from None
+    except NotLoggedError:
+        raise Refusal("not_logged") from None
+    except NotaryUnavailableError:
+        raise Refusal("notary_unavailable") from None
 
 
 def _ttl(body: dict[str, Any], longest_s: int) -> int | None:

@@ -71,6 +71,7 @@ TABLE: Final[dict[str, Entry]] = {
     "notary_unavailable": Entry(
         503, _SERVER, "No receipt can be had now, so nothing is answered.", retry=True
     ),
+    "not_logged": Entry(503, _SERVER, "The log does not hold this receipt yet.", retry=True),
     "model_unavailable": Entry(503, _SERVER, "The pinned model cannot be served.", retry=True),
     "draining": Entry(
         503, _SERVER, "The server is stopping; a fresh one takes the next request.", retry=True

@@ -30,6 +30,12 @@ class UnknownReceiptError(RefusedError):
     code = "not_found"
 
 
+class NotLoggedError(UnavailableError):
+    """The log does not hold the receipt yet."""
+
+    code = "not_logged"
+
+
 class Notary:
     """A connection to the notary.
 
@@ -83,6 +89,19 @@ class Notary:
         """
         return self._signed(await self._ask({"op": "get", "receipt": receipt}))
 
+    async def prove(self, receipt: str) -> str:
+        """Return the proof that the log holds a receipt of this client, as it would be kept in a file.
+
+        Raises:
+            UnknownReceiptError: If there is none of this id.
+            NotLoggedError: If the log does not hold it yet.
+            NotaryUnavailableError: If the notary does not answer.
+        """
+        proof = (await self._ask({"op": "prove", "receipt": receipt})).get("proof")
+        if not isinstance(proof, str):
+            raise self._distrust()
+        return proof
+
     async def aclose(self) -> None:
         """End the connection."""
         self._listening.cancel()
@@ -118,8 +137,11 @@ class Notary:
         if reply.get("ok") is True and isinstance(result, dict):
             return result
         error = reply.get("error")
-        if isinstance(error, dict) and error.get("code") == "not_found":
+        code = error.get("code") if isinstance(error, dict) else None
+        if code == UnknownReceiptError.code:
             raise UnknownReceiptError("no receipt of this id", field="receipt")
+        if code == NotLoggedError.code:
+            raise NotLoggedError("the log does not hold this receipt yet")
         raise NotaryUnavailableError("the notary refused")
 
     def _signed(self, result: dict[str, Any]) -> SignedReceipt:

@@ -24,7 +24,7 @@ from appliance.core.receipt import SignedReceipt
 from appliance.core.storage import sync_folder
 from inference.notary.journal import JournalDamagedError, JournalUnavailableError, Segment
 from inference.notary.ledger import Head, Ledger, NotOpenError
-from inference.notary.records import HeadRecord, OpenRecord, ReceiptRecord, StartRecord
+from inference.notary.records import HeadRecord, OpenRecord, PlaceRecord, ReceiptRecord, StartRecord
 
 SEGMENT_BYTES = 16 * 2**20
 MAX_BYTES = 2**30
@@ -46,12 +46,14 @@ class _Part:
         before: Receipts in front of this segment.
         offsets: Of its receipts, in order.
         ids: Receipt id to offset.
+        places: Receipt id to its place in the log, where that is known.
     """
 
     segment: Segment
     before: int
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     ids: dict[bytes, int] = field(default_factory=dict)
+    places: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def after(self) -> int:
@@ -71,6 +73,11 @@ class Archive:
         ledger: Empty; rebuilt from them.
         max_bytes: Of all segments together. Up to half of it, admitted receipts stay for their clients to ask for.
         segment_bytes: Of one, before the next begins.
+
+    Attributes:
+        ledger: Rebuilt.
+        max_bytes: As given.
+        placed: Receipts of this node below this place in the log know theirs.
     """
 
     def __init__(
@@ -85,9 +92,10 @@ class Archive:
         """
         self.ledger = ledger
         self._folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._admitted = 0
+        self.placed = 0
         self._lock = _lock(folder)
         self._parts: list[_Part] = []
         try:
@@ -134,6 +142,7 @@ class Archive:
             self._parts[-1].after,
         ):
             raise ValueError("a segment is missing")
+        self.placed = max(self.placed, start.placed)
         return _Part(segment, start.receipts)
 
     def _replay_record(self, part: _Part, offset: int, value: Any, opened: dict[str, Any]) -> None:
@@ -146,6 +155,9 @@ class Archive:
             self.ledger.replay_head(
                 value["client"], Head(value["seq"], value["digest"]), first=not self._parts
             )
+            return
+        if value["kind"] == "place":
+            self._note_place(PlaceRecord.parse(value), (*self._parts, part))
             return
         receipt = value["signed"]["receipt"]
         digest = hashlib.sha256(canonical.encode(receipt)).hexdigest()
@@ -176,7 +188,7 @@ class Archive:
             JournalFullError: If not.
         """
         sessions = len(self.ledger.open) + opening + 1
-        if self.size + sessions * RESERVED_BYTES + len(self.ledger.heads) * _HEAD_BYTES > self._max_bytes:
+        if self.size + sessions * RESERVED_BYTES + len(self.ledger.heads) * _HEAD_BYTES > self.max_bytes:
             raise JournalFullError("the journal is full", hint="let control admit the receipts")
 
     def note_admitted(self, position: int) -> None:
@@ -185,7 +197,7 @@ class Archive:
 
     def drop_admitted(self) -> None:
         """Drop the oldest segments that control has and there is no room for. One that cannot be dropped stays."""
-        while len(self._parts) > 1 and self.size > self._max_bytes // 2:
+        while len(self._parts) > 1 and self.size > self.max_bytes // 2:
             part = self._parts[0]
             if part.after > self._admitted:
                 return
@@ -206,7 +218,7 @@ class Archive:
 
     def _state(self, before: int) -> Iterator[StartRecord | HeadRecord | OpenRecord]:
         """Yield what a segment begins with."""
-        yield StartRecord(receipts=before)
+        yield StartRecord(receipts=before, placed=self.placed)
         for client, head in self.ledger.heads.items():
             yield HeadRecord(client=client, seq=head.seq, digest=head.digest)
         yield from self.ledger.open.values()
@@ -226,8 +238,25 @@ class Archive:
         """Remember where a receipt lies that was appended last."""
         self._parts[-1].note(receipt, offset)
 
-    def of(self, client: str, receipt: str) -> SignedReceipt:
-        """Return a client's own receipt.
+    def holds(self, receipt: str) -> bool:
+        """Return whether a receipt is still here."""
+        key = bytes.fromhex(receipt)
+        return any(key in part.ids for part in self._parts)
+
+    def place(self, records: Sequence[PlaceRecord]) -> None:
+        """Remember where in the log receipts are, once that is durable. Of those that are here no more nothing is kept."""
+        for record in records:
+            self._note_place(record, self._parts)
+
+    def _note_place(self, record: PlaceRecord, parts: Sequence[_Part]) -> None:
+        key = bytes.fromhex(record.receipt)
+        for part in parts:
+            if key in part.ids:
+                part.places[key] = record.place
+        self.placed = max(self.placed, record.place + 1)
+
+    def of(self, client: str, receipt: str) -> tuple[SignedReceipt, int | None]:
+        """Return a client's own receipt, and its place in the log if that is known.
 
         Raises:
             NotOpenError: `not_found`, for another client's receipt just as for one that does not exist any more.
@@ -238,7 +267,7 @@ class Archive:
                 if (offset := part.ids.get(key)) is not None:
                     found = ReceiptRecord.parse_canonical(part.segment.read(offset)).signed
                     if found.receipt.client == client:
-                        return found
+                        return found, part.places.get(key)
         raise NotOpenError("no receipt of this id", field="receipt")
 
     def texts(self, after: int, limit: int) -> list[tuple[int, Any]]:

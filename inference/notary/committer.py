@@ -7,8 +7,9 @@ that the event loop goes on reading requests meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,14 +18,17 @@ from appliance.core.errors import ApplianceError
 from appliance.core.receipt import Draft, SignedReceipt, sign_receipt
 from inference.notary.archive import Archive
 from inference.notary.ledger import Stage
-from inference.notary.records import OpenRecord, ReceiptRecord
+from inference.notary.records import OpenRecord, PlaceRecord, ReceiptRecord
 
 _GROUP = 256  # records that share one fsync at most; bounds how long one group is built
 
 
+_Record = OpenRecord | ReceiptRecord | PlaceRecord
+
+
 @dataclass(frozen=True)
 class _Wish:
-    build: Callable[[Stage], OpenRecord | ReceiptRecord]
+    build: Callable[[Stage], _Record]
     done: asyncio.Future[Any]
 
 
@@ -70,7 +74,13 @@ class Committer:
         record: ReceiptRecord = await self._commit(build)
         return record.signed
 
-    async def _commit(self, build: Callable[[Stage], OpenRecord | ReceiptRecord]) -> Any:
+    async def place(self, records: Sequence[PlaceRecord]) -> None:
+        """Make durable where in the log receipts are. Raises JournalUnavailableError."""
+        held = [record for record in records if self._archive.holds(record.receipt)]
+        await asyncio.gather(*(self._commit(partial(_as_it_is, record)) for record in held))
+        self._archive.place(records)
+
+    async def _commit(self, build: Callable[[Stage], _Record]) -> Any:
         wish = _Wish(build, asyncio.get_running_loop().create_future())
         self._wishes.append(wish)
         self._arrived.set()
@@ -87,7 +97,7 @@ class Committer:
     async def _write(self, group: list[_Wish]) -> None:
         self._archive.drop_admitted()
         stage = Stage(self._archive.ledger)
-        built: list[tuple[_Wish, OpenRecord | ReceiptRecord]] = []
+        built: list[tuple[_Wish, _Record]] = []
         for wish in group:
             try:
                 built.append((wish, wish.build(stage)))
@@ -114,7 +124,11 @@ class Committer:
         await asyncio.wait([self.task])
 
 
-def _settle(wish: _Wish, outcome: OpenRecord | ReceiptRecord | ApplianceError) -> None:
+def _as_it_is(record: PlaceRecord, _stage: Stage) -> PlaceRecord:
+    return record
+
+
+def _settle(wish: _Wish, outcome: _Record | ApplianceError) -> None:
     if wish.done.done():
         return  # whoever asked was cancelled; what was written stays written
     if isinstance(outcome, ApplianceError):

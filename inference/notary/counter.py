@@ -19,6 +19,7 @@ from inference.notary.archive import Archive
 from inference.notary.committer import Committer
 from inference.notary.journal import JournalUnavailableError
 from inference.notary.ledger import NotOpenError
+from inference.notary.proofs import prove
 from inference.notary.records import OpenRecord, lost_draft
 
 MAX_OPEN = 1024  # sessions of one connection: four times what a cell can have
@@ -30,12 +31,15 @@ _REVOKED_GRACE_S = 1.0  # for a revoked client's cell to hand in drafts that cou
 class Counter:
     """One client's socket."""
 
-    def __init__(self, client: str, archive: Archive, committer: Committer, clock: Callable[[], str]) -> None:
-        """`client` is the pseudonym; `clock` gives the wall clock as a timestamp's text."""
+    def __init__(
+        self, client: str, archive: Archive, committer: Committer, clock: Callable[[], str], log: Path
+    ) -> None:
+        """`client` is the pseudonym; `clock` gives the wall clock as a timestamp's text; `log` is the published log."""
         self._client = client
         self._archive = archive
         self._committer = committer
         self._clock = clock
+        self._log = log
         self._reason = End.CRASHED
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -78,7 +82,12 @@ class Counter:
             return {"signed": await self._close(_text(receipt), Draft.parse(draft), opened)}
         if request.op == "get":
             (receipt,) = request.take("receipt")
-            return {"signed": self._archive.of(self._client, _text(receipt)).model_dump(mode="json")}
+            return {"signed": self._archive.of(self._client, _text(receipt))[0].model_dump(mode="json")}
+        if request.op == "prove":
+            (receipt,) = request.take("receipt")
+            _, place = self._archive.of(self._client, _text(receipt))
+            proof = await asyncio.to_thread(prove, self._log, place)
+            return {"proof": proof.render().decode("utf-8")}
         raise UsageError("no such op")
 
     async def _open(self, opening: Opening, opened: set[str]) -> str:

@@ -29,7 +29,7 @@ from inference.notary.archive import Archive
 from inference.notary.committer import Committer
 from inference.notary.counter import Counter
 from inference.notary.ledger import Ledger
-from inference.notary.records import lost_draft
+from inference.notary.records import Places, lost_draft
 from inference.notary.roster import Client, Roster, read_roster, write_roster
 
 MAX_EXPORT = 10_000
@@ -102,6 +102,8 @@ class Notary:
             return self._export(*request.take("after", "limit"))
         if request.op == "admitted":
             return self._note_admitted(*request.take("position"))
+        if request.op == "places":
+            return await self._note_places(*request.take("places"))
         raise UsageError("no such op")
 
     def _status(self) -> dict[str, Any]:
@@ -112,6 +114,8 @@ class Notary:
             "open": len(self.archive.ledger.open),
             "waiting": self.archive.waiting,
             "bytes": self.archive.size,
+            "max_bytes": self.archive.max_bytes,
+            "placed": self.archive.placed,
         }
 
     def _export(self, after: Any, limit: Any) -> dict[str, Any]:
@@ -125,6 +129,11 @@ class Notary:
             raise UsageError("position is an integer from 0")
         self.archive.note_admitted(position)
         return {"waiting": self.archive.waiting}
+
+    async def _note_places(self, places: Any) -> dict[str, Any]:
+        records = Places.parse({"places": places}).places
+        await self._committer.place(records)
+        return {"placed": self.archive.placed}
 
     async def _replace_clients(self, roster: Roster) -> dict[str, Any]:
         async with self._roster_lock:
@@ -156,7 +165,7 @@ class Notary:
         folder = self._paths.notary_clients / client.name
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder.chmod(0o755)
-        counter = Counter(client.pseudonym, self.archive, self._committer, now)
+        counter = Counter(client.pseudonym, self.archive, self._committer, now, self._paths.log)
         await counter.listen(folder / "notary.sock")
         return counter
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from appliance.core.names import Digest, Hex128, Timestamp
 from appliance.core.receipt import Count, Draft, End, Erase, Opening, SignedReceipt
@@ -36,11 +38,13 @@ class StartRecord(Closed):
 
     Attributes:
         receipts: How many there were before it.
+        placed: Places of the log below this one are known, as far as they are this node's.
     """
 
     kind: Literal["start"] = "start"
     v: Literal[1] = 1
     receipts: Count
+    placed: Count
 
 
 class HeadRecord(Closed):
@@ -50,6 +54,20 @@ class HeadRecord(Closed):
     client: Digest
     seq: Count
     digest: Digest
+
+
+class PlaceRecord(Closed):
+    """Where in the log a receipt is."""
+
+    kind: Literal["place"] = "place"
+    receipt: Hex128
+    place: Count
+
+
+class Places(Closed):
+    """Places that control hands over at once."""
+
+    places: Annotated[tuple[PlaceRecord, ...], Field(max_length=1000)]
 
 
 def lost_draft(end: End) -> Draft:

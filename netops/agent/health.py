@@ -15,6 +15,8 @@ from appliance.core.node import NodePaths
 from netops.agent.gpus import observe_gpus
 from netops.services import Cells, Notary
 
+_NOTARY_FIGURES = ("records", "waiting", "bytes", "max_bytes")
+
 
 def observe_health(paths: NodePaths, cells: Cells, notary: Notary) -> dict[str, Any]:
     """Return the part of the health report that needs no knowledge of bundles. Waits for no other operation."""
@@ -66,6 +68,7 @@ def _cells(cells: Cells) -> list[dict[str, Any]]:
 
 def _notary(notary: Notary) -> dict[str, Any]:
     try:
-        return {"up": True, "records": int(notary.status()["records"])}
+        status = notary.status()
+        return {"up": True, **{name: int(status[name]) for name in _NOTARY_FIGURES}}
     except (ApplianceError, OSError, KeyError):
-        return {"up": False, "records": 0}
+        return {"up": False, **dict.fromkeys(_NOTARY_FIGURES, 0)}

@@ -14,6 +14,7 @@ from netops.agent.identity import Identity, boot_id
 from netops.agent.memory import Memory, Signed
 from netops.agent.models import ModelStore
 from netops.agent.passes import Passes
+from netops.agent.published import MAX_FILES, PublishedLog
 from netops.world import World
 
 MAX_RECEIPTS = 10_000
@@ -31,6 +32,9 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "revoke": {"revocation": str, "signature": str},
     "health": {},
     "receipts": {"after": int, "limit": int},
+    "admitted": {"position": int},
+    "publish": {"files": dict, "checkpoint": str},
+    "places": {"places": list},
 }
 
 
@@ -55,6 +59,7 @@ class Operations:
         self._models = models
         self._identity = identity
         self._passes = passes
+        self._published = PublishedLog(paths.log)
         self._handlers: Mapping[str, Callable[..., dict[str, Any]]] = {
             "identity": self._identify,
             "state": self._state,
@@ -64,6 +69,9 @@ class Operations:
             "revoke": self._revoke,
             "health": self._health,
             "receipts": self._receipts,
+            "admitted": self._admitted,
+            "publish": self._publish,
+            "places": self._places,
         }
 
     def answer(self, request: Mapping[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -138,6 +146,17 @@ class Operations:
         if after < 0 or not 1 <= limit <= MAX_RECEIPTS:
             raise UsageError(f"`after` is 0 or more, `limit` 1 to {MAX_RECEIPTS}")
         return self._world.notary.export(after, limit)
+
+    def _admitted(self, position: int) -> dict[str, Any]:
+        return self._world.notary.note_admitted(position)
+
+    def _places(self, places: list[Any]) -> dict[str, Any]:
+        return self._world.notary.note_places(places)
+
+    def _publish(self, files: dict[str, Any], checkpoint: str) -> dict[str, Any]:
+        if len(files) > MAX_FILES or not all(isinstance(text, str) for text in files.values()):
+            raise UsageError(f"`files` are at most {MAX_FILES} tiles in base64")
+        return {"size": self._published.publish(files, checkpoint)}
 
 
 def _check_fields(fields: Mapping[str, Any], schema: Mapping[str, type]) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from appliance.core.errors import RefusedError
 from appliance.core.names import ZERO_DIGEST, random_id
 from appliance.core.receipt import Draft, Opening, Receipt, SignedReceipt, sign_receipt, timestamp
+from appliance.transparency.errors import NotLoggedError
 
 
 class SimulatedNotary:
@@ -26,6 +27,7 @@ class SimulatedNotary:
         events: (monotonic ns, op) just before each reply is sent.
         may_open, may_close: Cleared to hold replies back.
         refuse: Ops that are refused.
+        logged: The log holds what was signed.
         lines: Every line that the cell sent.
     """
 
@@ -39,6 +41,7 @@ class SimulatedNotary:
         self.may_open.set()
         self.may_close.set()
         self.refuse: set[str] = set()
+        self.logged = False
         self.lines: list[bytes] = []
         self._key = Ed25519PrivateKey.generate()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -90,6 +93,8 @@ class SimulatedNotary:
             return {"ok": True, "result": getattr(self, "_" + op)(request)}
         except KeyError:
             return {"ok": False, "error": {"code": "not_found", "message": "unknown", "field": "receipt"}}
+        except NotLoggedError as error:
+            return {"ok": False, "error": {"code": error.code, "message": error.message}}
         except RefusedError as error:
             return {"ok": False, "error": {"code": error.code, "message": str(error), "field": error.field}}
 
@@ -120,6 +125,12 @@ class SimulatedNotary:
         self.signed[receipt_id] = sign_receipt(receipt, self._key)
         self.drafts[receipt_id] = draft
         return {"signed": self.signed[receipt_id].model_dump(mode="json")}
+
+    def _prove(self, request: dict[str, Any]) -> dict[str, Any]:
+        signed = self.signed[request["receipt"]]
+        if not self.logged:
+            raise NotLoggedError("the log does not hold this receipt yet")
+        return {"proof": f"proof of {signed.receipt.id}\n"}
 
     def _get(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"signed": self.signed[request["receipt"]].model_dump(mode="json")}

@@ -140,3 +140,17 @@ def test_a_notary_that_does_not_answer_in_time_is_not_waited_for(
         assert code(client.post(CHAT, json=ask())) == "notary_unavailable"
     assert cell.await_exit() == 15
     assert cell.engine.decoded == 0
+
+
+def test_a_receipt_has_its_proof_once_the_log_holds_it(cell: RunningCell) -> None:
+    with cell.client() as client:
+        receipt = client.post(CHAT, json=ask()).headers["x-receipt-id"]
+        waiting = client.get(f"/v1/receipts/{receipt}/proof")
+        assert (waiting.status_code, code(waiting)) == (503, "not_logged")
+        assert waiting.headers["retry-after"]
+        cell.notary.logged = True
+        proof = client.get(f"/v1/receipts/{receipt}/proof")
+        assert (proof.status_code, proof.text) == (200, f"proof of {receipt}\n")
+        assert proof.headers["content-type"] == "text/plain; charset=utf-8"
+        assert proof.headers["x-receipt-id"] == receipt
+        assert proof.headers["cache-control"] == "no-store"

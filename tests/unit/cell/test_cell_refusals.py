@@ -100,6 +100,8 @@ def test_a_device_may_come_from_its_ipv6_address_however_it_is_spelled(shared_ce
         ("DELETE", "/v1/sessions/x", (404, "session_not_found", None)),
         ("GET", "/v1/receipts/" + "0" * 32, (404, "receipt_not_found", None)),
         ("GET", "/v1/receipts/" + "0" * 31 + "%0a", (404, "receipt_not_found", None)),
+        ("GET", "/v1/receipts/" + "0" * 32 + "/proof", (404, "receipt_not_found", None)),
+        ("GET", "/v1/receipts/x/proof", (404, "receipt_not_found", None)),
     ],
 )
 def test_unknown_paths_methods_and_ids(
@@ -430,6 +432,7 @@ def _canary_requests() -> Iterator[tuple[str, str, dict[str, str], bytes]]:
     yield "GET", f"/v1/models/{CANARY}", {}, b""
     yield "DELETE", f"/v1/sessions/{CANARY}", {}, b""
     yield "GET", f"/v1/receipts/{CANARY}", {}, b""
+    yield "GET", f"/v1/receipts/{CANARY}/proof", {}, b""
     yield CANARY.upper(), CHAT, {}, b""
     yield "GET", "/v1/models", {"Authorization": CANARY}, b""
     yield "GET", "/v1/models", {"X-Peer-Address": CANARY}, b""

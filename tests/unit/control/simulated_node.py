@@ -51,6 +51,9 @@ class SimulatedNode:
     peers: dict[str, str] = field(default_factory=dict)
     models: dict[str, bytes] = field(default_factory=dict)
     journal: list[Any] = field(default_factory=list)
+    tiles: dict[str, str] = field(default_factory=dict)
+    checkpoint: str = ""
+    places: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, float]] = field(default_factory=list)
     health: dict[str, Any] = field(default_factory=lambda: {"uptime_s": 1})
 
@@ -197,6 +200,23 @@ class SimulatedNode:
         piece = self.journal[after : after + limit]
         entries = [{"position": after + n + 1, "signed": signed} for n, signed in enumerate(piece)]
         return {"entries": entries, "next": after + len(piece)}
+
+    def op_admitted(self, position: int) -> dict[str, Any]:
+        return {"waiting": len(self.journal) - position}
+
+    def op_publish(self, files: dict[str, str], checkpoint: str) -> dict[str, Any]:
+        self.tiles |= files
+        if checkpoint:
+            self.checkpoint = checkpoint
+        return {"size": self.log_size}
+
+    @property
+    def log_size(self) -> int:
+        return int(self.checkpoint.split("\n")[1]) if self.checkpoint else 0
+
+    def op_places(self, places: list[dict[str, Any]]) -> dict[str, Any]:
+        self.places |= {entry["receipt"]: entry["place"] for entry in places}
+        return {"placed": max(self.places.values(), default=-1) + 1}
 
 
 class SocketChannel:

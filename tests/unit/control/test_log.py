@@ -25,6 +25,7 @@ from appliance.core.errors import HostError, RefusedError
 from appliance.core.receipt import NodeKey, make_keyring
 from appliance.core.signing import public_text
 from appliance.transparency.checkpoint import Checkpoint, Policy
+from appliance.transparency.errors import NotLoggedError
 from appliance.transparency.note import Note
 from appliance.transparency.proof import Continuation
 from appliance.transparency.tiles import read_checkpoint
@@ -38,7 +39,7 @@ from control.transparency import keeper as module
 from control.transparency.archive import make_archive
 from control.transparency.keeper import Keeper
 from control.transparency.models import CheckpointRecord
-from control.transparency.proofs import NotLoggedError, prove, prove_continuation
+from control.transparency.proofs import prove, prove_continuation
 
 pytestmark = pytest.mark.django_db
 

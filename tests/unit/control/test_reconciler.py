@@ -99,7 +99,7 @@ def test_a_client_reaches_the_node_and_a_revocation_goes_first(
 
 def revoke_and_time(node: SimulatedNode, client: Client, name: str, key: str) -> float:
     """Revoke a device while nothing else is going on; return the seconds until the node was told, and it goes first."""
-    until(lambda: node.ops()[-1] == "receipts")
+    until(lambda: node.ops()[-1] == "admitted")
     node.seen.clear()
     asked_at = time.monotonic()
     services.revoke_device(services.find_device(client, name))
@@ -133,7 +133,7 @@ def test_a_revocation_does_not_wait_behind_a_long_apply(
         client = services.create_client(NewClient(name="acme"))
         key = add()
         until(lambda: key in node_a.peers)
-        until(lambda: node_a.ops()[-1] == "receipts")
+        until(lambda: node_a.ops()[-1] == "admitted")
         node_a.apply_s = 1.0
         node_a.seen.clear()
         add(name="another")  # its apply takes a second

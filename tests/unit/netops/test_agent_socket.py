@@ -28,7 +28,7 @@ class Socket:
         self.node = Node(root)
         self.path = root / "agent.sock"
         notary = SimpleNamespace(
-            status=lambda: {"public_key": ZERO_KEY, "records": 7},
+            status=lambda: {"public_key": ZERO_KEY, "records": 7, "waiting": 3, "bytes": 9, "max_bytes": 10},
             export=lambda after, limit: {"entries": [], "next": after},
         )
         self.node.world.notary = notary
@@ -271,7 +271,7 @@ def test_health_holds_no_number_that_is_not_an_integer(agent):
 
     health = agent.ask("health")
     assert not any(isinstance(leaf, float) for leaf in leaves(health))
-    assert health["notary"] == {"up": True, "records": 7}
+    assert health["notary"] == {"up": True, "records": 7, "waiting": 3, "bytes": 9, "max_bytes": 10}
 
 
 def test_health_does_not_wait_for_a_pass(agent):

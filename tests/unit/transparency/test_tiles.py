@@ -11,7 +11,7 @@ from transparency_world import Tree, entries, mth
 from appliance.core.errors import HostError
 from appliance.transparency import tiles as module
 from appliance.transparency.merkle import inclusion_proof, leaf_hash, root, verify_inclusion
-from appliance.transparency.tiles import Tiles, tile_path
+from appliance.transparency.tiles import Tiles, tile_path, tile_paths
 
 
 def filled(folder: Path, count: int, size: int = 0) -> Tiles:
@@ -66,6 +66,30 @@ def test_a_log_goes_on_from_what_it_published_whatever_it_wrote_beyond(tmp_path:
     tiles.publish()
     assert root(tiles, size + 600) == mth(entries(size + 600))
     assert root(Tiles(tmp_path, size), size) == mth(entries(size))  # the earlier size is still there
+
+
+def test_partial_tiles_go_once_their_tile_is_full_and_their_sizes_can_still_be_read(tmp_path: Path) -> None:
+    tiles = Tiles(tmp_path, 0)
+    for size in range(1, 300):
+        tiles.append([leaf_hash(entries(size)[-1])])
+        tiles.publish()
+    assert not (tmp_path / "tile/0/000.p").exists()
+    assert len(list((tmp_path / "tile/0/001.p").iterdir())) == 43
+    for size in (1, 100, 255, 256, 299):
+        assert root(Tiles(tmp_path, size), size) == mth(entries(size))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(0, 0), (0, 1), (0, 300), (255, 256), (256, 257), (300, 300), (5, 66_000)]
+)
+def test_the_tiles_between_two_sizes_are_those_that_a_reader_of_the_later_lacks(
+    tmp_path: Path, old: int, new: int
+) -> None:
+    filled(tmp_path, old).publish()
+    before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    filled(tmp_path, new, old).publish()
+    after = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {Path(tile_path(*tile)) for tile in tile_paths(old, new)} == after - before
 
 
 def test_proofs_do_not_need_the_entries(tmp_path: Path) -> None:
