@@ -141,12 +141,12 @@ def verify_receipt(receipt: bytes, keyring: Any, root: str) -> None:
         refuse("keyring_root")
     if not fits(keyring, KEYRING):
         refuse("keyring_format")
-    message = framed("keyring", canonical(keyring["body"]))
-    made = unbase64(keyring["signature"], "keyring_signature")
-    check(unbase64(root, "keyring_root"), made, message, "keyring_signature")
     publics = [
         (node["node"], unbase64(node["public_key"], "keyring_format")) for node in keyring["body"]["nodes"]
     ]
+    message = framed("keyring", canonical(keyring["body"]))
+    made = unbase64(keyring["signature"], "keyring_signature")
+    check(unbase64(root, "keyring_root"), made, message, "keyring_signature")
     certified = [pair for pair in publics if hashlib.sha256(pair[1]).hexdigest()[:16] == signed["key"]]
     if not certified:
         refuse("receipt_key")
