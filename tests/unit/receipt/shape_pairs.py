@@ -91,8 +91,8 @@ def shapes(rng: Random, count: int) -> Iterator[Shape]:
     """Yield shapes of sessions that are made one after the other."""
     for _ in range(count):
         end = rng.choice((End.ONE_SHOT, End.ONE_SHOT, End.DELETED, End.DELETED, End.DISCONNECTED))
-        requests = rng.randint(1, 3) if end is End.DELETED else 1
-        answers = tuple(rng.randint(1, 8) for _ in range(requests))
+        requests = rng.randint(1, 2) if end is End.DELETED else 1
+        answers = tuple(rng.randint(1, 4) for _ in range(requests))
         yield Shape(end, answers, choices=rng.choice((1, 1, 2)) if end is End.ONE_SHOT else 1)
 
 
@@ -156,9 +156,7 @@ async def run(node: Node, http: httpx.AsyncClient, side: Side, shape: Shape) -> 
     return signed
 
 
-async def open_session(
-    http: httpx.AsyncClient, side: Side, shape: Shape, *, ttl_s: int | None = None
-) -> str:
+async def open_session(http: httpx.AsyncClient, side: Side, shape: Shape, *, ttl_s: int | None = None) -> str:
     """Open a kept session and make its requests; return its id."""
     opened = await http.post("/v1/sessions", json={} if ttl_s is None else {"ttl_s": ttl_s})
     session = str(opened.raise_for_status().json()["id"])

@@ -75,7 +75,10 @@ def of_proof(name: str) -> tuple[str, Evidence]:
     """Return the expected outcome and the files of a vector about a proof."""
     header, proof = read_vector(VECTORS / "log" / f"{name}.txt")
     return header["expect"], replace(
-        Evidence(), proof=proof, log=tuple(header["log"].split()), witnesses=tuple(header["witnesses"].split())
+        Evidence(),
+        proof=proof,
+        log=tuple(header["log"].split()),
+        witnesses=tuple(header["witnesses"].split()),
     )
 
 
@@ -89,7 +92,9 @@ def test_the_table_has_every_vector() -> None:
     assert set(STEPS.values()) >= {"receipt_format", "receipt_key", "receipt_node", "receipt_signature"}
 
 
-NEWLINE = pytest.mark.xfail(reason="appliance/cli/receipt.py takes off a final newline, which is a second spelling")
+NEWLINE = pytest.mark.xfail(
+    reason="appliance/cli/receipt.py takes off a final newline, which is a second spelling"
+)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,9 @@ def test_the_page_says_so_in_an_empty_environment(bench: Bench, name: str) -> No
     assert bench.page_alone(of_receipt(name)) == expected(name)
 
 
-@pytest.mark.parametrize("name", ["valid-with-two-witnesses", "no-witness", "entries-swapped", "ed25519-alone", "cut-off"])
+@pytest.mark.parametrize(
+    "name", ["valid-with-two-witnesses", "no-witness", "entries-swapped", "ed25519-alone", "cut-off"]
+)
 def test_it_says_so_of_proofs(bench: Bench, name: str) -> None:
     step, evidence = of_proof(name)
     assert bench.page_alone(evidence) == step
@@ -194,7 +201,9 @@ def in_page(evidence: Evidence) -> str:
     try:
         page.verify_receipt(evidence.receipt, json.loads(evidence.keyring), evidence.root)
         index, hashes, text, signatures = page.read_proof(evidence.proof)
-        size, root = page.verify_checkpoint(text, signatures, [page.read_key(key) for key in evidence.log], [])
+        size, root = page.verify_checkpoint(
+            text, signatures, [page.read_key(key) for key in evidence.log], []
+        )
         page.verify_inclusion(evidence.receipt, index, size, hashes, root)
     except page.Refused as refused:
         return str(refused)
