@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 # The closed schema of docs/spec/receipt-v1.md section 2: patterns for texts, ranges for numbers, item and length for lists.
 HEX16, HEX32, HEX64, COUNT = "[0-9a-f]{16}", "[0-9a-f]{32}", "[0-9a-f]{64}", range(2**53)
+NAME, KEY, SIGNATURE = "(?=.{1,32}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", "[A-Za-z0-9+/]{43}=", "[A-Za-z0-9+/]{86}=="
 TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z"
 SCHEMA = {
     "key": HEX16,
-    "signature": "[A-Za-z0-9+/]{86}==",
+    "signature": SIGNATURE,
     "receipt": {
         "v": range(1, 2),
         "id": HEX32,
@@ -36,7 +37,7 @@ SCHEMA = {
         "client": HEX64,
         "seq": range(1, 2**53),
         "prev": HEX64,
-        "node": "(?=.{1,32}$)[a-z][a-z0-9]*(-[a-z0-9]+)*",
+        "node": NAME,
         "boot": HEX32,
         "opened_at": TIME,
         "ended_at": TIME,
@@ -58,6 +59,11 @@ SCHEMA = {
         },
         "erase": {"bytes": COUNT, "verified": bool, "text": "at_exit"},
     },
+}
+KEYRING = {
+    "log_key": KEY,
+    "signature": SIGNATURE,
+    "body": {"v": range(1, 2), "nodes": ({"node": NAME, "public_key": KEY}, range(4097))},
 }
 
 
@@ -129,25 +135,26 @@ def verify_receipt(receipt: bytes, keyring: Any, root: str) -> None:
         signed = json.loads(receipt, parse_float=lambda _: refuse("receipt_format"))
         if canonical(signed) != receipt or not fits(signed, SCHEMA):
             refuse("receipt_format")
-        if keyring["log_key"] != root:
-            refuse("keyring_root")
-        message = framed("keyring", canonical(keyring["body"]))
-        made = unbase64(keyring["signature"], "keyring_signature")
-        check(unbase64(root, "keyring_root"), made, message, "keyring_signature")
-        publics = [
-            (node["node"], unbase64(node["public_key"], "receipt_key")) for node in keyring["body"]["nodes"]
-        ]
-        certified = [pair for pair in publics if hashlib.sha256(pair[1]).hexdigest()[:16] == signed["key"]]
-        if not certified:
-            refuse("receipt_key")
-        if certified[0][0] != signed["receipt"]["node"]:
-            refuse("receipt_node")
-        message = framed("receipt", canonical(signed["receipt"]))
-        check(
-            certified[0][1], unbase64(signed["signature"], "receipt_signature"), message, "receipt_signature"
-        )
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         refuse("receipt_format")
+    if not isinstance(keyring, dict) or keyring.get("log_key") != root:
+        refuse("keyring_root")
+    if not fits(keyring, KEYRING):
+        refuse("keyring_format")
+    publics = [
+        (node["node"], unbase64(node["public_key"], "keyring_format")) for node in keyring["body"]["nodes"]
+    ]
+    message = framed("keyring", canonical(keyring["body"]))
+    made = unbase64(keyring["signature"], "keyring_signature")
+    check(unbase64(root, "keyring_root"), made, message, "keyring_signature")
+    certified = [pair for pair in publics if hashlib.sha256(pair[1]).hexdigest()[:16] == signed["key"]]
+    if not certified:
+        refuse("receipt_key")
+    named = [public for name, public in certified if name == signed["receipt"]["node"]]
+    if not named:
+        refuse("receipt_node")
+    message = framed("receipt", canonical(signed["receipt"]))
+    check(named[0], unbase64(signed["signature"], "receipt_signature"), message, "receipt_signature")
 
 
 def read_key(line: str) -> Key:
@@ -179,6 +186,8 @@ def read_proof(data: bytes) -> tuple[int, list[bytes], str, list[tuple[str, byte
         made = unbase64(found[2], "log_format")
         signatures.append((found[1], made[:4], made[4:]))
     if any(len(item) != 32 for item in hashes) or len(hashes) > 63 or re.search("[\0-\x09\x0b-\x1f]", note):
+        refuse("log_format")
+    if not all(made for _, _, made in signatures) or len(signatures) > 32:
         refuse("log_format")
     return int(place[1]), hashes, text + "\n", signatures
 
@@ -247,8 +256,10 @@ def main() -> int:
     if args.proof and not args.log:
         parser.error("--proof needs --log")
     try:
-        entry = args.receipt.read_bytes()
-        verify_receipt(entry, json.loads(args.keyring.read_bytes()), args.root)
+        entry, ring = args.receipt.read_bytes(), args.keyring.read_bytes()
+        verify_receipt(entry, json.loads(ring), args.root)
+        if canonical(json.loads(ring)) != ring.removesuffix(b"\n"):
+            refuse("keyring_format")
         if args.proof:
             log = [read_key(line) for line in args.log.read_text().splitlines()]
             witnesses = [read_key(file.read_text().strip()) for file in args.witness]
@@ -257,7 +268,7 @@ def main() -> int:
             verify_inclusion(entry, index, size, hashes, root)
     except OSError as error:
         parser.error(f"cannot read {error.filename}")
-    except (Refused, ValueError) as error:
+    except (Refused, ValueError, RecursionError) as error:
         print(f"refused: {error if isinstance(error, Refused) else 'a file is not text or JSON'}")
         return 1
     print("valid" if args.proof else "valid; no proof was given that the log has it")

@@ -107,6 +107,7 @@ def vectors() -> dict[str, tuple[str, Keyring, bytes]]:
     return {
         "valid": ("valid", KEYRING, good),
         "valid-second-of-chain": ("valid", KEYRING, second.canonical_bytes()),
+        "valid-key-of-two-nodes": ("valid", make_keyring((*CERTIFIED, _renamed()), LOG), good),
         "changed-byte": (refused, KEYRING, _changed(SIGNED, prompt_tokens=13)),
         "moved-to-another-client": (refused, KEYRING, _changed(SIGNED, client=digest("bolt"))),
         "renumbered": (refused, KEYRING, _changed(SIGNED, seq=2)),
@@ -148,6 +149,11 @@ def vectors() -> dict[str, tuple[str, Keyring, bytes]]:
 
 def _stranger() -> NodeKey:
     return NodeKey(node="node-1", public_key=signing.public_text(STRANGER))
+
+
+def _renamed() -> NodeKey:
+    """Node 1 under the name that it had before, which comes first in the keyring."""
+    return NodeKey(node="a-node", public_key=signing.public_text(NODE))
 
 
 def render(expected: str, keyring: Keyring, receipt: bytes) -> bytes:
