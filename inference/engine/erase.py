@@ -24,7 +24,7 @@ class Erased:
     """What was overwritten.
 
     Attributes:
-        bytes: KV bytes overwritten, keys and values of all layers.
+        bytes: KV bytes overwritten, keys and values of all layers; of a session, those of its tokens.
         verified: They were read back and all of them were zero.
     """
 

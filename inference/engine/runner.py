@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -201,15 +201,17 @@ class Runner:
     def close(self, stream: int) -> Erased:
         """End a session: cancel, overwrite, read back, free the stream.
 
-        A stream that does not read back as zero stays taken.
+        A stream that does not read back as zero stays taken. What is reported is the cells of the session's tokens, whatever
+        else was overwritten beyond them: it ends in a receipt, which must not tell what was guessed.
 
         Raises:
             StreamBusy: If it is not open.
             EngineFailed: If llama.cpp refuses a step.
         """
-        cells = self._scheduler.stream(stream).high_water
+        held = self._scheduler.stream(stream)
         self.cancel(stream)
-        erased = erase(self._context, self._layout, stream, cells)
+        erased = erase(self._context, self._layout, stream, max(held.high_water, held.longest))
+        erased = replace(erased, bytes=held.longest * self._layout.cell_bytes)
         self._context.wipe_logits()
         self._closed_at = self._closed_at or perf_counter()
         if erased.verified:

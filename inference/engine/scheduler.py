@@ -44,7 +44,9 @@ class Stream:
         tokens: (context_tokens,) int32; the first `known` are the prompt and the answer so far.
         known: Tokens in `tokens`.
         cached: How many of them the KV cache holds.
-        high_water: Most cells that were ever written since the stream was opened.
+        high_water: Most cells that were ever written since the stream was opened, or left by fillers before.
+        longest: Most tokens that a prompt and its answer had since then. Unlike `high_water` it depends on nothing but
+            lengths: not on what was guessed, nor on what ran beside it.
         prompt: Length of the prompt of the answer in progress, 0 if none is.
         limit: `known` at which that answer ends.
         arrival: Number of that answer, counted over all streams.
@@ -58,6 +60,7 @@ class Stream:
     known: int = 0
     cached: int = 0
     high_water: int = 0
+    longest: int = 0
     prompt: int = 0
     limit: int = 0
     arrival: int = 0
@@ -233,6 +236,7 @@ class Scheduler:
         incoming.fill(0)
         stream.tokens[len(prompt) : stream.known] = 0
         stream.cached, stream.known = kept, len(prompt)
+        stream.longest = max(stream.longest, len(prompt))
         stream.prompt, stream.limit = len(prompt), len(prompt) + max_tokens
         stream.arrival, stream.waited, stream.lookup = self._answers, 0, lookup
         self._answers += 1
@@ -365,6 +369,7 @@ class Scheduler:
             raise EngineFailed("an answer outgrew its limit")
         stream.tokens[stream.known] = token
         stream.known += 1
+        stream.longest = max(stream.longest, stream.known)
         return stream.known == stream.limit
 
     def end(self, index: int) -> None:

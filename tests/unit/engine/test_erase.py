@@ -59,12 +59,12 @@ def filled(bench: Bench, prompt: str = PROMPT) -> int:
 
 def test_a_stream_holds_content_until_it_is_closed_and_zeros_after(bench: Bench) -> None:
     stream = filled(bench)
-    cells = bench.scheduler.stream(stream).high_water
+    tokens = bench.scheduler.stream(stream).longest
     before = parse_state(bench.context.read_state(stream))
     assert all(tensor.any() for tensor in before.tensors())
     erased = bench.runner.close(stream)
     assert erased.verified
-    assert erased.bytes == cells * bench.layout.cell_bytes
+    assert erased.bytes == tokens * bench.layout.cell_bytes
     # The cells again, as whoever gets the stream next would find them if it could look before writing.
     bench.context.decode([1], [0], [stream], [])
     assert parse_state(bench.context.read_state(stream)).cells == 1

@@ -8,10 +8,12 @@ import pytest
 from engine_bench import CONTEXT_TOKENS, Bench, text_of
 
 from inference.engine import pace, scheduler
+from inference.engine.erase import Erased, erase
 from inference.engine.errors import ContextOverflow, EngineFailed
 from inference.engine.llama import Context
 from inference.engine.sampling import Sampling
 from inference.engine.scheduler import LEAST_SHARED
+from inference.engine.state_blob import Layout
 
 pytestmark = pytest.mark.engine
 
@@ -264,7 +266,9 @@ def test_guesses_of_several_streams_share_a_step(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_guess_that_was_wrong_is_erased_too(bench: Bench) -> None:
+def test_a_guess_that_was_wrong_is_erased_too_and_not_reported(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompt = bench.prompt("river house river house river")
     stream = bench.runner.open()
     bench.runner.start(stream, prompt, Sampling(max_tokens=90, temperature=1, seed=3, lookup=True))
@@ -273,7 +277,16 @@ def test_a_guess_that_was_wrong_is_erased_too(bench: Bench) -> None:
         prompt
     ):  # until cells of a wrong guess stand behind
         bench.runner.step()
-    assert bench.runner.close(stream).bytes == held.high_water * bench.layout.cell_bytes
+    overwritten = []
+
+    def erase_and_note(context: Context, layout: Layout, stream: int, cells: int) -> Erased:
+        overwritten.append(cells)
+        return erase(context, layout, stream, cells)
+
+    monkeypatch.setattr("inference.engine.runner.erase", erase_and_note)
+    erased = bench.runner.close(stream)
+    assert erased == Erased(held.longest * bench.layout.cell_bytes, verified=True)
+    assert overwritten == [max(held.high_water, held.longest)]
 
 
 def test_choices_of_one_prompt_read_it_once_and_answer_as_they_would_alone(bench: Bench) -> None:

@@ -164,6 +164,34 @@ def test_so_have_sessions_that_somebody_else_ends(
     assert [differences(*both) for both in pairs] == [set()] * TOGETHER
 
 
+def test_a_receipt_does_not_tell_what_was_guessed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that end by themselves, some with a guess under way and some without: it left cells behind the answer."""
+    rng = Random(9)  # in place of what was measured
+    monkeypatch.setattr(
+        "inference.engine.scheduler.guesses_worth", lambda *_, most, **__: min(most, rng.choice((0, 1, 3, 7)))
+    )
+    names = ("Ilsa Renn", "Tomas Vey", "Mara Lund", "Oskar Brandt", "Nadia Sorel", "Greta Olm", "Ivo Kern")
+    passage = "[1] (journal.md) {0} repaired the {1}. {0} inspected the {1} in May.\n\nWho repaired the {1}?"
+    erased: dict[tuple[int, int], list[int]] = {}
+
+    async def scenario(node: Node) -> list[Pair]:
+        async with node.client() as http:
+            for name in names:
+                for thing in ("north pump", "south gate", "old crane", "east tower"):
+                    said = [{"role": "user", "content": passage.format(name, thing)}]
+                    body = {"model": "tiny-reader", "messages": said, "temperature": 0, "max_tokens": 48}
+                    await http.post("/v1/chat/completions", json=body)
+                    (signed,) = await node.receipts(1)
+                    receipt = signed.receipt
+                    shape = receipt.prompt_tokens, receipt.completion_tokens
+                    erased.setdefault(shape, []).append(receipt.erase.bytes)
+        return []
+
+    on_a_node(root, scenario)
+    assert max(map(len, erased.values())) > 3
+    assert {shape: len(set(found)) for shape, found in erased.items()} == dict.fromkeys(erased, 1)
+
+
 def leak_into(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a cell that hides something of the last conversation in a field of its drafts."""
     import hashlib
