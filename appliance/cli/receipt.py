@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from appliance.core.chain import verify_chains
 from appliance.core.errors import ReceiptError, UsageError
 from appliance.core.receipt import Keyring, SignedReceipt, verify_receipt
 from appliance.transparency.checkpoint import Checkpoint, Policy
@@ -112,10 +113,10 @@ def _watch_through_tunnel(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Verify each receipt and say what it says; the first that does not verify ends the command."""
+    """Verify each receipt, say what it says, and verify their chains; the first that does not verify ends the command."""
     if args.proof and len(args.files) > 1:
         raise UsageError("a proof is of one receipt", hint="verify them one after the other")
-    verified = []
+    verified, kept = [], []
     for file in args.files:
         signed, keyring = verify(file, args.keys, args.log_key)
         facts: dict[str, Any] = {"id": signed.receipt.id, "log_key": keyring.log_key, "key": signed.key}
@@ -128,11 +129,31 @@ def _verify(args: argparse.Namespace) -> int:
                 f"  {'logged':10} as {proof.index + 1} of {checkpoint.size} in {checkpoint.origin}{cosigned}"
             )
         verified.append(facts)
+        kept.append(signed)
         if not args.json:
             print("\n".join(lines))
+    gaps = verify_each_chain(kept)
     if args.json:
-        print(json.dumps({"ok": True, "receipts": verified}))
+        told = [{"node": node, "first": first, "last": last} for node, first, last in gaps]
+        print(json.dumps({"ok": True, "receipts": verified, "gaps": told}))
+        return 0
+    for node, first, last in gaps:
+        print(f"Numbers {first} to {last} of {node} were not given.")
     return 0
+
+
+def verify_each_chain(kept: list[SignedReceipt]) -> list[tuple[str, int, int]]:
+    """Check that the receipts of each client are of one chain on each node; return the gaps.
+
+    Raises:
+        ReceiptError: As `verify_chains`.
+    """
+    clients = sorted({signed.receipt.client for signed in kept})
+    return [
+        gap
+        for client in clients
+        for gap in verify_chains(signed for signed in kept if signed.receipt.client == client)
+    ]
 
 
 def verify(file: Path, keys: Path | None, log_key: str | None) -> tuple[SignedReceipt, Keyring]:
@@ -206,7 +227,7 @@ def _yes(value: bool) -> str:
 
 def _read_receipt(path: Path) -> SignedReceipt:
     try:
-        return SignedReceipt.parse_canonical(path.read_bytes().removesuffix(b"\n"), ReceiptError)
+        return SignedReceipt.parse_canonical(path.read_bytes(), ReceiptError)
     except OSError as error:
         raise UsageError(f"cannot read {path}") from error
 

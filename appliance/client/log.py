@@ -6,13 +6,12 @@ Nothing that comes over the wire is believed: hashes are checked against heads, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from appliance.client.api import Api
-from appliance.core.errors import ReceiptError, UnavailableError
+from appliance.core.chain import verify_chains
+from appliance.core.errors import UnavailableError
 from appliance.core.receipt import SignedReceipt
 from appliance.core.storage import write_atomic
 from appliance.transparency.checkpoint import Checkpoint, Policy
@@ -80,34 +79,6 @@ def watch(receipts: Path, api: Api, memory: Memory, policy: Policy) -> Watched:
         write_atomic(file, proof.render(), 0o644, durable=True)
         proven.append(signed.receipt.id)
     return Watched(seen, head, tuple(proven), tuple(waiting), gaps)
-
-
-def verify_chains(kept: Iterable[SignedReceipt]) -> list[tuple[str, int, int]]:
-    """Check that the receipts of each node are of one chain; return where others lie between them.
-
-    Returns:
-        Node, first and last number of each gap. Another device of the same client may have kept those.
-
-    Raises:
-        ReceiptError: If two have one number, or one does not name the one before it.
-    """
-    gaps = []
-    ordered = sorted((signed.receipt for signed in kept), key=lambda receipt: (receipt.node, receipt.seq))
-    for before, receipt in pairwise(ordered):
-        if before.node != receipt.node:
-            continue
-        if before.seq == receipt.seq:
-            raise ReceiptError(
-                f"two receipts of {receipt.node} have the number {receipt.seq}", field="receipt.seq"
-            )
-        if before.seq + 1 < receipt.seq:
-            gaps.append((receipt.node, before.seq + 1, receipt.seq - 1))
-        elif receipt.prev != before.digest:
-            raise ReceiptError(
-                f"number {receipt.seq} of {receipt.node} does not follow number {before.seq}",
-                field="receipt.prev",
-            )
-    return gaps
 
 
 def _place(api: Api, receipt_id: str) -> int | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.core import canonical
+from appliance.core import canonical, signing
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.receipt import SignedReceipt
 from appliance.core.storage import sync_folder
@@ -98,6 +98,7 @@ class Archive:
         self.placed = 0
         self._lock = _lock(folder)
         self._parts: list[_Part] = []
+        self._last: dict[str, tuple[Segment, int]] = {}  # each client's last receipt, until `verify_last`
         try:
             self._open()
         except BaseException:
@@ -149,6 +150,8 @@ class Archive:
         # Only what is still open at the end is checked against its schema: the frame's CRC and the chain vouch for
         # the rest, and a long journal has to be read within seconds.
         if value["kind"] == "open":
+            if self.holds(value["receipt"]) or bytes.fromhex(value["receipt"]) in part.ids:
+                raise ValueError("a session was opened that has ended")
             opened[value["receipt"]] = value
             return
         if value["kind"] == "head":
@@ -160,10 +163,28 @@ class Archive:
             self._note_place(PlaceRecord.parse(value), (*self._parts, part))
             return
         receipt = value["signed"]["receipt"]
+        if receipt["node"] != self.ledger.node:
+            raise ValueError("a receipt of another node")
         digest = hashlib.sha256(canonical.encode(receipt)).hexdigest()
         self.ledger.replay_receipt(receipt["client"], receipt["id"], receipt["seq"], receipt["prev"], digest)
         opened.pop(receipt["id"], None)
         part.note(receipt["id"], offset)
+        self._last[receipt["client"]] = part.segment, offset
+
+    def verify_last(self, public_key: str) -> None:
+        """Check the signature of each client's last receipt; the chain vouches for what those before say.
+
+        Raises:
+            JournalDamagedError: If one is not signed with this key, or holds more than a receipt holds.
+        """
+        for segment, offset in self._last.values():
+            try:
+                signed = ReceiptRecord.parse_canonical(segment.read(offset)).signed
+                text = signed.receipt.canonical_bytes()
+                signing.verify(public_key, signing.Purpose.RECEIPT, text, signed.signature)
+            except RefusedError as error:
+                raise JournalDamagedError(segment.path, offset) from error
+        self._last.clear()
 
     def __len__(self) -> int:
         return self._parts[-1].after

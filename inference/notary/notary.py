@@ -20,7 +20,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.core import signing
-from appliance.core.errors import UsageError
+from appliance.core.errors import HostError, UsageError
 from appliance.core.names import random_id
 from appliance.core.node import NodePaths
 from appliance.core.receipt import End, timestamp
@@ -62,6 +62,11 @@ class Notary:
         key = read_or_make_key(paths.notary / "signing.key")
         self.public_key = signing.public_text(key)
         self.archive = Archive(paths.notary / "journal", Ledger(node, self.boot))
+        try:
+            self.archive.verify_last(self.public_key)
+        except HostError:
+            self.archive.close()
+            raise
         self._committer = Committer(self.archive, key, now)
         self._counters: dict[str, tuple[Client, Counter]] = {}
         self._ending: set[asyncio.Task[None]] = set()

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from appliance.client.api import Api
 from appliance.client.folder import Folder
-from appliance.client.log import Watched, render_json, render_lines, verify_chains, watch
+from appliance.client.log import Watched, render_json, render_lines, watch
+from appliance.core.chain import verify_chains
 from appliance.core.errors import HostError, ReceiptError, UnavailableError
 from appliance.core.receipt import Receipt, SignedReceipt, sign_receipt
 from appliance.transparency.checkpoint import LogSigner, Policy

@@ -63,6 +63,8 @@ def test_receipts_verify_offline_and_form_a_chain_without_gaps(paths: NodePaths)
                 "open": 0,
                 "waiting": 3,
                 "bytes": segment(paths).stat().st_size,
+                "max_bytes": 2**30,
+                "placed": 0,
             }
             await cell.close()
 

@@ -25,10 +25,13 @@ def receipts(tmp_path: Path) -> list[Path]:
     (tmp_path / "receipt-keys.json").write_bytes(keyring.canonical_bytes() + b"\n")
     (tmp_path / "receipts").mkdir()
     files = []
+    prev = example.prev
     for number in (1, 2):
-        signed = sign_receipt(example.model_copy(update={"id": f"{number:032x}"}), NODE_KEY)
+        changed = {"id": f"{number:032x}", "seq": number, "prev": prev}
+        signed = sign_receipt(example.model_copy(update=changed), NODE_KEY)
+        prev = signed.receipt.digest
         files.append(tmp_path / "receipts" / f"{number}.json")
-        files[-1].write_bytes(signed.canonical_bytes() + b"\n")
+        files[-1].write_bytes(signed.canonical_bytes())
     return files
 
 
@@ -53,10 +56,26 @@ def test_machines_get_one_object_on_the_last_line(
     assert [receipt["id"] for receipt in result["receipts"]] == [f"{1:032x}", f"{2:032x}"]
 
 
+def test_two_receipts_that_are_of_no_one_chain_are_refused(
+    receipts: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = SignedReceipt.parse_canonical(receipts[1].read_bytes()).receipt
+    for changed, said in (
+        ({"seq": 1}, "have the number 1"),
+        ({"prev": "0" * 64}, "does not follow number 1"),
+    ):
+        receipts[1].write_bytes(sign_receipt(second.model_copy(update=changed), NODE_KEY).canonical_bytes())
+        assert main(["receipt", "verify", *map(str, receipts)]) == 1
+        assert said in capsys.readouterr().err
+    receipts[1].write_bytes(sign_receipt(second.model_copy(update={"seq": 9}), NODE_KEY).canonical_bytes())
+    assert main(["receipt", "verify", *map(str, receipts)]) == 0
+    assert "Numbers 2 to 8 of node-1 were not given." in capsys.readouterr().out
+
+
 def test_one_changed_receipt_among_good_ones_fails(
     receipts: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    receipts[1].write_text(receipts[1].read_text().replace('"seq":1', '"seq":2'))
+    receipts[1].write_text(receipts[1].read_text().replace('"seq":2', '"seq":3'))
     assert main(["receipt", "verify", *map(str, receipts)]) == 1
     assert "signature" in capsys.readouterr().err
 

@@ -129,18 +129,18 @@ ATTACKS = {
     "edited": Attack(
         lambda j: j.edited(A1, prompt_tokens=13), DAMAGED, {AlarmKind.BAD_SIGNATURE, AlarmKind.CHAIN_GAP}
     ),
-    "last-edited": Attack(lambda j: j.edited(A3, prompt_tokens=13), STARTS, {AlarmKind.BAD_SIGNATURE}),
+    "last-edited": Attack(lambda j: j.edited(A3, prompt_tokens=13), DAMAGED, {AlarmKind.BAD_SIGNATURE}),
     "signature-edited": Attack(
         lambda j: j.with_receipt(A3, j.signed(A3) | {"signature": "A" * 86 + "=="}),
-        STARTS,
+        DAMAGED,
         {AlarmKind.BAD_SIGNATURE},
     ),
     "content-smuggled": Attack(
-        lambda j: j.with_receipt(A3, j.signed(A3) | {"note": "x"}), STARTS, {AlarmKind.BAD_SCHEMA}
+        lambda j: j.with_receipt(A3, j.signed(A3) | {"note": "x"}), DAMAGED, {AlarmKind.BAD_SCHEMA}
     ),
     # The value is the same, and what is handed over is the value.
     "second-spelling": Attack(
-        lambda j: [frame.replace(b'"kind":"receipt"', b'"kind": "receipt"') for frame in j.frames], STARTS
+        lambda j: [frame.replace(b'"kind":"receipt"', b'"kind": "receipt"') for frame in j.frames], DAMAGED
     ),
     "dropped": Attack(lambda j: j.without(A2), DAMAGED, {AlarmKind.CHAIN_GAP}),
     "first-dropped": Attack(lambda j: j.without(A1), DAMAGED, {AlarmKind.CHAIN_GAP}),
@@ -167,16 +167,14 @@ ATTACKS = {
         ],
         STARTS,
     ),
-    # Two receipts of one session: the notary does not look whether what was opened has ended before.
-    "opening-replayed": Attack(
-        lambda j: [*j.frames, j.opened(A1)], STARTS, {AlarmKind.RECEIPT_CHANGED}, admitted=5
-    ),
-    "receipt-before-its-opening": Attack(lambda j: j.swapped(B1, A2), STARTS, {AlarmKind.RECEIPT_CHANGED}),
+    # A session that ended and is open again would get a second receipt.
+    "opening-replayed": Attack(lambda j: [*j.frames, j.opened(A1)], DAMAGED, admitted=5),
+    "receipt-before-its-opening": Attack(lambda j: j.swapped(B1, A2), DAMAGED),
     "replayed": Attack(lambda j: [*j.frames, framed(j.signed(A1))], DAMAGED),
     "backup-restored": Attack(
         lambda j: j.without(A2, B2, A3), STARTS, {AlarmKind.JOURNAL_SHRUNK}, admitted=5
     ),
-    "nodes-swapped": Attack(lambda j: j.other, STARTS, {AlarmKind.BAD_SIGNATURE}),
+    "nodes-swapped": Attack(lambda j: j.other, DAMAGED, {AlarmKind.BAD_SIGNATURE}),
     "moved-to-another-client": Attack(
         lambda j: j.edited(A2, client="b" * 64), DAMAGED, {AlarmKind.BAD_SIGNATURE, AlarmKind.CHAIN_GAP}
     ),
