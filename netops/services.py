@@ -66,6 +66,10 @@ class Notary:
         """Return receipts from its journal."""
         return dict(call(self._socket, "export", after=after, limit=limit, timeout_s=SERVE_TIMEOUT_S))
 
+    def heartbeat(self, nonce: str) -> dict[str, Any]:
+        """Ask it to sign what its journal is now."""
+        return dict(call(self._socket, "heartbeat", nonce=nonce, timeout_s=STATUS_TIMEOUT_S))
+
     def note_admitted(self, position: int) -> dict[str, Any]:
         """Tell it that control has the receipts up to a position."""
         return dict(call(self._socket, "admitted", position=position, timeout_s=SERVE_TIMEOUT_S))

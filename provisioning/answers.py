@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from appliance.core.bundle import Accepted
+from appliance.core.heartbeat import SignedHeartbeat
 from appliance.core.names import Digest, Hex128, Key32, Name, Version
 from appliance.core.schema import Closed
 
@@ -75,6 +76,12 @@ class Receipts(Closed):
 
     entries: Annotated[tuple[Entry, ...], Field(max_length=10_000)]
     next: Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Beat(Closed):
+    """What the notary says of its journal."""
+
+    signed: SignedHeartbeat
 
 
 class Admitted(Closed):

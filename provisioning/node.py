@@ -9,10 +9,12 @@ from typing import Any, Self, TypeVar
 
 from appliance.core import canonical
 from appliance.core.errors import HostError, RefusedError, UnavailableError
+from appliance.core.heartbeat import SignedHeartbeat
 from appliance.core.schema import Closed
 from provisioning.answers import (
     Admitted,
     Applied,
+    Beat,
     Identity,
     Placed,
     Planned,
@@ -150,6 +152,10 @@ class NodeClient:
     def receipts(self, after: int, limit: int = 1000) -> Receipts:
         """Return receipts after a position of the node's journal."""
         return self._ask(Receipts, "receipts", {"after": after, "limit": limit}, QUICK_S)
+
+    def heartbeat(self, nonce: str) -> SignedHeartbeat:
+        """Return what the node's notary says of its journal now."""
+        return self._ask(Beat, "heartbeat", {"nonce": nonce}).signed
 
     def note_admitted(self, position: int) -> None:
         """Tell the node that control has the receipts up to a position: it may drop them when it needs the room."""

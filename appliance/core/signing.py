@@ -34,6 +34,7 @@ class Purpose(StrEnum):
     REVOCATION = "revocation/v1"
     RECEIPT = "receipt/v1"
     KEYRING = "keyring/v1"
+    HEARTBEAT = "heartbeat/v1"
 
 
 def _framed(purpose: Purpose, message: bytes) -> bytes:

@@ -138,9 +138,12 @@ class Archive:
     def _replay_start(self, segment: Segment, value: Any) -> _Part:
         """Check that a segment continues the one before it."""
         start = StartRecord.parse(value)
-        if self._parts and (number(segment.path), start.receipts) != (
+        if not self._parts:
+            self.ledger.past = start.past
+        elif (number(segment.path), start.receipts, start.past) != (
             number(self._parts[-1].segment.path) + 1,
             self._parts[-1].after,
+            self.ledger.past,
         ):
             raise ValueError("a segment is missing")
         self.placed = max(self.placed, start.placed)
@@ -239,7 +242,7 @@ class Archive:
 
     def _state(self, before: int) -> Iterator[StartRecord | HeadRecord | OpenRecord]:
         """Yield what a segment begins with."""
-        yield StartRecord(receipts=before, placed=self.placed)
+        yield StartRecord(receipts=before, placed=self.placed, past=self.ledger.past)
         for client, head in self.ledger.heads.items():
             yield HeadRecord(client=client, seq=head.seq, digest=head.digest)
         yield from self.ledger.open.values()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from appliance.core.errors import RefusedError
+from appliance.core.heartbeat import extend_past
 from appliance.core.names import ZERO_DIGEST
 from appliance.core.receipt import Draft, Receipt
 from inference.notary.records import OpenRecord
@@ -42,12 +43,14 @@ class Ledger:
         node, boot: Go into every receipt.
         heads: Pseudonym to head.
         open: Receipt id to what was said when its session was opened.
+        past: Digest over all receipts so far (`extend_past`).
     """
 
     node: str
     boot: str
     heads: dict[str, Head] = field(default_factory=dict)
     open: dict[str, OpenRecord] = field(default_factory=dict)
+    past: str = ZERO_DIGEST
 
     def replay_open(self, record: OpenRecord) -> None:
         """Take over an open record of the journal."""
@@ -72,6 +75,7 @@ class Ledger:
         if (seq, prev) != (head.seq + 1, head.digest):
             raise BrokenChainError("does not follow the client's last receipt", field="prev")
         self.heads[client] = Head(seq, digest)
+        self.past = extend_past(self.past, digest)
         self.open.pop(receipt, None)
 
 
@@ -83,6 +87,10 @@ class Stage:
     heads: dict[str, Head] = field(default_factory=dict)
     opened: dict[str, OpenRecord] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+    past: str = ""
+
+    def __post_init__(self) -> None:
+        self.past = self.ledger.past
 
     def open(self, record: OpenRecord) -> None:
         """Open a session."""
@@ -119,7 +127,9 @@ class Stage:
             confinement=record.opening.confinement,
             erase=draft.erase,
         )
-        self.heads[client] = Head(made.seq, made.digest)
+        digest = made.digest
+        self.heads[client] = Head(made.seq, digest)
+        self.past = extend_past(self.past, digest)
         self.closed.add(receipt)
         return made
 
@@ -127,5 +137,6 @@ class Stage:
         """Take the changes over into the ledger; they are durable now."""
         self.ledger.heads.update(self.heads)
         self.ledger.open.update(self.opened)
+        self.ledger.past = self.past
         for receipt in self.closed:
             del self.ledger.open[receipt]

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.core import signing
 from appliance.core.errors import HostError, UsageError
+from appliance.core.heartbeat import Heartbeat, sign_heartbeat
 from appliance.core.names import random_id
 from appliance.core.node import NodePaths
 from appliance.core.receipt import End, timestamp
@@ -59,7 +60,7 @@ class Notary:
         self._paths = paths
         paths.notary.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.boot = random_id()
-        key = read_or_make_key(paths.notary / "signing.key")
+        self._key = key = read_or_make_key(paths.notary / "signing.key")
         self.public_key = signing.public_text(key)
         self.archive = Archive(paths.notary / "journal", Ledger(node, self.boot))
         try:
@@ -107,6 +108,8 @@ class Notary:
             return self._export(*request.take("after", "limit"))
         if request.op == "admitted":
             return self._note_admitted(*request.take("position"))
+        if request.op == "heartbeat":
+            return self._beat(*request.take("nonce"))
         if request.op == "places":
             return await self._note_places(*request.take("places"))
         raise UsageError("no such op")
@@ -128,6 +131,20 @@ class Notary:
             raise UsageError("after is an integer from 0, limit one from 1 to 10000")
         entries = [{"position": p, "signed": signed} for p, signed in self.archive.texts(after, limit)]
         return {"entries": entries, "next": entries[-1]["position"] if entries else after}
+
+    def _beat(self, nonce: Any) -> dict[str, Any]:
+        ledger = self.archive.ledger
+        facts = {
+            "nonce": nonce,
+            "node": ledger.node,
+            "boot": ledger.boot,
+            "at": now(),
+            "receipts": len(self.archive),
+            "open": len(ledger.open),
+            "past": ledger.past,
+        }
+        signed = sign_heartbeat(Heartbeat.parse(facts), self._key)
+        return {"signed": signed.model_dump(mode="json")}
 
     def _note_admitted(self, position: Any) -> dict[str, Any]:
         if type(position) is not int or position < 0:

@@ -39,12 +39,14 @@ class StartRecord(Closed):
     Attributes:
         receipts: How many there were before it.
         placed: Places of the log below this one are known, as far as they are this node's.
+        past: Digest over the receipts before it.
     """
 
     kind: Literal["start"] = "start"
     v: Literal[1] = 1
     receipts: Count
     placed: Count
+    past: Digest
 
 
 class HeadRecord(Closed):

@@ -32,6 +32,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "revoke": {"revocation": str, "signature": str},
     "health": {},
     "receipts": {"after": int, "limit": int},
+    "heartbeat": {"nonce": str},
     "admitted": {"position": int},
     "publish": {"files": dict, "checkpoint": str},
     "places": {"places": list},
@@ -69,6 +70,7 @@ class Operations:
             "revoke": self._revoke,
             "health": self._health,
             "receipts": self._receipts,
+            "heartbeat": self._heartbeat,
             "admitted": self._admitted,
             "publish": self._publish,
             "places": self._places,
@@ -146,6 +148,9 @@ class Operations:
         if after < 0 or not 1 <= limit <= MAX_RECEIPTS:
             raise UsageError(f"`after` is 0 or more, `limit` 1 to {MAX_RECEIPTS}")
         return self._world.notary.export(after, limit)
+
+    def _heartbeat(self, nonce: str) -> dict[str, Any]:
+        return self._world.notary.heartbeat(nonce)
 
     def _admitted(self, position: int) -> dict[str, Any]:
         return self._world.notary.note_admitted(position)

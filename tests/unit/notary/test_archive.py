@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from functools import reduce
 from pathlib import Path
 from typing import Self
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from notary_world import CLIENTS, DRAFT, OPENING, Line, counter, segment
 
-from appliance.core.errors import HostError
+from appliance.core import signing
+from appliance.core.errors import HostError, RefusedError
+from appliance.core.heartbeat import SignedHeartbeat, extend_past, verify_heartbeat
+from appliance.core.names import ZERO_DIGEST
 from appliance.core.node import NodePaths
 from appliance.core.receipt import SignedReceipt
 from inference.notary import archive as module
@@ -210,3 +215,26 @@ def reopened(journal: Path) -> Archive:
     archive = Archive(journal, Ledger("node-1", "0" * 32))
     archive.close()
     return archive
+
+
+def test_a_heartbeat_says_what_the_journal_is_and_only_this_nodes_key_signs_it(paths: NodePaths) -> None:
+    async def scenario() -> None:
+        nonce = "ab" * 16
+        async with World(paths) as world:
+            made = [await world.session(client) for client in "abab" * 4]
+            await world.cells["a"].ask("open", opening=OPENING)
+            signed = SignedHeartbeat.parse((await world.agent.ask("heartbeat", nonce=nonce))["signed"])
+            verify_heartbeat(signed, world.notary.public_key)
+            with pytest.raises(RefusedError):
+                verify_heartbeat(signed, signing.public_text(Ed25519PrivateKey.generate()))
+            past = reduce(extend_past, (receipt.receipt.digest for receipt in made), ZERO_DIGEST)
+            heartbeat = signed.heartbeat
+            assert (heartbeat.nonce, heartbeat.receipts, heartbeat.open) == (nonce, 16, 1)
+            assert heartbeat.past == past
+            assert await world.agent.ask("heartbeat", nonce="x") == "refused"
+        async with World(paths) as world:  # the open session was closed as crashed
+            signed = SignedHeartbeat.parse((await world.agent.ask("heartbeat", nonce=nonce))["signed"])
+            (_, crashed) = (await world.exported())[-1]
+            assert signed.heartbeat.past == extend_past(past, crashed.receipt.digest)
+
+    asyncio.run(scenario())
