@@ -180,9 +180,10 @@ def test_a_piece_is_stored_whole_with_its_position_or_not_at_all(
     def stop(*_: object) -> None:
         raise Stopped
 
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
+    with monkeypatch.context() as patched:
         patched.setattr(module, "_move", stop)
-        pull(node, simulated, keyring)
+        with pytest.raises(Stopped):
+            pull(node, simulated, keyring)
     assert (stored(), alarms(), Node.objects.get().receipts_position) == ([], [], 0)
     assert pull(node, simulated, keyring) == 1  # positive control: the same piece without the stop
     assert len(alarms()) == 1
@@ -192,7 +193,7 @@ def test_keys_that_control_did_not_certify_admit_nothing(
     node: Node, simulated: SimulatedNode, keyring: Keyring
 ) -> None:
     simulated.issue_receipt(ACME)
-    with pytest.raises(ReceiptError, match="keyring.signature"):
+    with pytest.raises(ReceiptError, match=r"keyring\.signature"):
         pull(node, simulated, keyring.model_copy(update={"signature": "A" * 86 + "=="}))
     assert (stored(), alarms()) == ([], [])
     assert pull(node, simulated, keyring) == 1
