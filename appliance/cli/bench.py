@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "part",
         nargs="?",
         default="path",
-        choices=["path", "serve", "model"],
+        choices=["path", "serve", "receipts", "model"],
         help="path: tunnel, TLS and NGINX before a cell; serve: our engine against llama.cpp's server; "
+        "receipts: signing, admission, the log and its proofs; "
         "model: write the synthetic model that serve measures with",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -39,8 +40,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--case", action="append", default=[], metavar="CASE", help="this one only; may be repeated"
     )
-    serve.add_argument("--full", action="store_true", help="also what the table does not need")
-    serve.add_argument("--plots", type=Path, metavar="FOLDER", help="write SVG plots there")
+    receipts = parser.add_argument_group("receipts")
+    receipts.add_argument(
+        "--leaves",
+        type=_leaves,
+        metavar="N,…",
+        help="sizes of the log (default: 10000,1000000; --full: 10000000 too). Temporary files take about 0.8 KB for "
+        "each leaf, 8 GB for ten million, in TMPDIR or, where that lies in memory, in /var/tmp",
+    )
+    both = parser.add_argument_group("serve and receipts")
+    both.add_argument("--full", action="store_true", help="also what the table does not need")
+    both.add_argument("--plots", type=Path, metavar="FOLDER", help="write SVG plots there")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     parts: dict[str, Callable[[argparse.Namespace, Console], int]] = {
         "path": _path,
         "serve": _serve,
+        "receipts": _receipts,
         "model": _model,
     }
     return parts[args.part](args, Console(stderr=True, highlight=False))
@@ -70,11 +81,19 @@ def _serve(args: argparse.Namespace, console: Console) -> int:
 
     options = Options(args.shape, args.rounds, tuple(args.case), args.full)
     measured = measure_serve(options, lambda text: console.print(f"bench: {text}"))
-    if args.plots is not None:
-        args.plots.mkdir(parents=True, exist_ok=True)
-        for name, plot in render_plots(measured).items():
-            (args.plots / name).write_text(plot, "utf-8")
+    _write_plots(args.plots, render_plots(measured))
     print(json.dumps(render_json(measured)) if args.json else "\n".join(render_lines(measured)))
+    return 0 if measured.report.ok else 1
+
+
+def _receipts(args: argparse.Namespace, console: Console) -> int:
+    from appliance.bench.receipts.receipts import FULL, USUAL, Options, measure_receipts
+    from appliance.bench.receipts.render import render_json, render_plots
+
+    options = Options(args.leaves or (FULL if args.full else USUAL))
+    measured = measure_receipts(options, lambda text: console.print(f"bench: {text}"))
+    _write_plots(args.plots, render_plots(measured.grown))
+    print(json.dumps(render_json(measured)) if args.json else "\n".join(measured.report.lines()))
     return 0 if measured.report.ok else 1
 
 
@@ -85,6 +104,17 @@ def _model(args: argparse.Namespace, console: Console) -> int:
         path = find_or_write(SHAPES[args.shape], lambda text: spinner.update(f"{text} …"))
     print(json.dumps({"ok": True, "path": str(path), "bytes": path.stat().st_size}) if args.json else path)
     return 0
+
+
+def _write_plots(folder: Path | None, plots: Mapping[str, str]) -> None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, plot in plots.items():
+            (folder / name).write_text(plot, "utf-8")
+
+
+def _leaves(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.split(","))
 
 
 def _rounds(text: str) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -195,21 +197,52 @@ def make_keyring(nodes: tuple[NodeKey, ...], log_key: Ed25519PrivateKey) -> Keyr
     return Keyring(log_key=signing.public_text(log_key), body=body, signature=signature)
 
 
-def verify_receipt(signed: SignedReceipt, keyring: Keyring, *, log_key: str | None = None) -> None:
-    """Check a receipt offline; return None or raise.
+@dataclass(frozen=True)
+class CertifiedKeys:
+    """The keys of a keyring whose certification was checked, once for any number of receipts. `certify` makes it.
 
-    1. The keyring's log key is the trusted one, and the keyring's body is signed by it.
-    2. A key of this id is certified for the node that the receipt names: a key of another node does not count.
-    3. The signature verifies over the canonical bytes.
+    Attributes:
+        by_id: Id of a key to the entries of that id.
+    """
+
+    by_id: Mapping[str, tuple[NodeKey, ...]]
+
+    def verify(self, *, node: str, key: str, content: bytes, signature: str) -> None:
+        """Check that a node signed a receipt; return None or raise.
+
+        1. A key of this id is certified for the node that the receipt names: a key of another node does not count.
+        2. The signature verifies over the canonical bytes.
+
+        Args:
+            node: That the receipt names.
+            key, signature: As in `SignedReceipt`.
+            content: The receipt's canonical bytes.
+
+        Raises:
+            ReceiptError: Naming the step that failed.
+        """
+        keys = self.by_id.get(key)
+        if keys is None:
+            raise ReceiptError("signed with a key that control has not certified", field="key")
+        named = [certified for certified in keys if certified.node == node]
+        if not named:
+            raise ReceiptError("signed with the key of another node", field="receipt.node")
+        try:
+            signing.verify(named[0].public_key, signing.Purpose.RECEIPT, content, signature)
+        except RefusedError as refused:
+            raise ReceiptError("the signature does not verify", field="signature") from refused
+
+
+def certify(keyring: Keyring, *, log_key: str | None = None) -> CertifiedKeys:
+    """Check a keyring and return its keys.
 
     Args:
-        signed: The receipt.
         keyring: The keys that control vouches for.
         log_key: The log key that is trusted. None only where the keyring itself was kept from the client's
             configuration: one that came with the receipt could have been signed by anybody.
 
     Raises:
-        ReceiptError: Naming the step that failed.
+        ReceiptError: If its log key is not the trusted one, or did not sign it.
     """
     if log_key is not None and keyring.log_key != log_key:
         raise ReceiptError("the keys are certified by another log key", field="keyring.log_key")
@@ -221,21 +254,29 @@ def verify_receipt(signed: SignedReceipt, keyring: Keyring, *, log_key: str | No
         raise ReceiptError(
             "the keys are not certified by the log key", field="keyring.signature"
         ) from refused
-    keys = [n for n in keyring.body.nodes if signing.key_id(n.public_key) == signed.key]
-    if not keys:
-        raise ReceiptError("signed with a key that control has not certified", field="key")
-    named = [n for n in keys if n.node == signed.receipt.node]
-    if not named:
-        raise ReceiptError("signed with the key of another node", field="receipt.node")
-    try:
-        signing.verify(
-            named[0].public_key,
-            signing.Purpose.RECEIPT,
-            signed.receipt.canonical_bytes(),
-            signed.signature,
-        )
-    except RefusedError as refused:
-        raise ReceiptError("the signature does not verify", field="signature") from refused
+    by_id: dict[str, tuple[NodeKey, ...]] = {}
+    for node in keyring.body.nodes:
+        name = signing.key_id(node.public_key)
+        by_id[name] = (*by_id.get(name, ()), node)
+    return CertifiedKeys(by_id)
+
+
+def verify_receipt(signed: SignedReceipt, keyring: Keyring, *, log_key: str | None = None) -> None:
+    """Check a receipt offline: `certify`, then `CertifiedKeys.verify`; return None or raise.
+
+    Args:
+        signed: The receipt.
+        keyring, log_key: As for `certify`.
+
+    Raises:
+        ReceiptError: Naming the step that failed.
+    """
+    certify(keyring, log_key=log_key).verify(
+        node=signed.receipt.node,
+        key=signed.key,
+        content=signed.receipt.canonical_bytes(),
+        signature=signed.signature,
+    )
 
 
 def pseudonym(key: bytes, client: str) -> str:

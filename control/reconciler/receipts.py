@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import transaction
 
 from appliance.core.errors import RefusedError
-from appliance.core.receipt import Keyring, SignedReceipt
+from appliance.core.receipt import CertifiedKeys, Keyring, SignedReceipt, certify
 from control.audit.models import AlarmKind
-from control.audit.services import admit_receipt, raise_alarm
+from control.audit.services import Arrival, admit_receipts, raise_alarm, verify_arrival
 from control.fleet.models import Node
+from provisioning.answers import Entry
 from provisioning.node import NodeClient
 
-PIECE = 200  # entries per request and per transaction: one fsync for all of them, and no long lock
+PIECE = 500  # entries per request and per transaction: one fsync for all of them, and no long lock
 
 
 def pull_receipts(node: Node, client: NodeClient, keyring: Keyring) -> int:
@@ -19,7 +22,13 @@ def pull_receipts(node: Node, client: NodeClient, keyring: Keyring) -> int:
 
     The position moves in the transaction that stores the receipts: a crash repeats a piece, and a repetition is
     recognised by its id. A journal that became shorter is an alarm, and is read from its start again.
+
+    Raises:
+        ReceiptError: If the keyring's own log key did not sign it.
+        RefusedError: If the node's answer is not what the protocol says.
+        UnavailableError: If the node does not answer.
     """
+    keys = certify(keyring)
     new = 0
     while True:
         piece = client.receipts(node.receipts_position, PIECE)
@@ -31,18 +40,25 @@ def pull_receipts(node: Node, client: NodeClient, keyring: Keyring) -> int:
             return new
         if piece.next == node.receipts_position:
             raise RefusedError("the node's journal does not advance", field="next")
+        arrivals, damaged = _read(node, piece.entries, keys)
         with transaction.atomic():
-            new += sum(_admit_entry(node, entry.position, entry.signed, keyring) for entry in piece.entries)
+            for position in damaged:
+                raise_alarm(node, AlarmKind.BAD_SCHEMA, str(position))
+            new += admit_receipts(node, arrivals)
             _move(node, piece.next)
 
 
-def _admit_entry(node: Node, position: int, signed: object, keyring: Keyring) -> bool:
-    try:
-        receipt = SignedReceipt.parse(signed)
-    except RefusedError:
-        raise_alarm(node, AlarmKind.BAD_SCHEMA, str(position))
-        return False
-    return admit_receipt(node, receipt, keyring)
+def _read(node: Node, entries: Iterable[Entry], keys: CertifiedKeys) -> tuple[list[Arrival], list[int]]:
+    """Return the receipts of a piece, looked at one by one, and the positions of what is none."""
+    arrivals, damaged = [], []
+    for entry in entries:
+        try:
+            signed = SignedReceipt.parse(entry.signed)
+        except RefusedError:
+            damaged.append(entry.position)
+        else:
+            arrivals.append(verify_arrival(node, signed, keys))
+    return arrivals, damaged
 
 
 def _move(node: Node, position: int) -> None:
