@@ -66,6 +66,9 @@ class AlarmKind(models.TextChoices):
     BAD_SIGNATURE = "bad_signature"  # a receipt does not verify
     BAD_SCHEMA = "bad_schema"  # an entry is no receipt
     CHAIN_GAP = "chain_gap"  # a client's seq or prev does not follow
+    JOURNAL_REPLACED = "journal_replaced"  # the node's journal is not the one that it handed over before
+    RECEIPTS_MISSING = "receipts_missing"  # the node no longer has receipts that it never handed over
+    NODE_SILENT = "node_silent"  # no heartbeat since
     JOURNAL_SHRUNK = "journal_shrunk"  # the node's journal is shorter than what it handed over before
     KEY_CHANGED = "key_changed"  # a node shows another key than the one learned first
     NODE_AHEAD = "node_ahead"  # a node accepted a bundle that this control has no record of

@@ -64,13 +64,14 @@ class _Head:
     digest: str = ZERO_DIGEST
 
 
-def raise_alarm(node: Node, kind: AlarmKind, subject: str) -> None:
-    """Record an alarm; the same one again only counts."""
+def raise_alarm(node: Node, kind: AlarmKind, subject: str) -> bool:
+    """Record an alarm; the same one again only counts. Return whether it is new."""
     with transaction.atomic():
         alarm, created = Alarm.objects.get_or_create(node=node, kind=kind, subject=subject)
         if not created:
             Alarm.objects.filter(pk=alarm.pk).update(count=F("count") + 1)
     log_event(logger, logging.ERROR, kind.value, node=node.pk)
+    return created
 
 
 def admit_receipt(node: Node, signed: SignedReceipt, keyring: Keyring) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from django.db import models
 
 from appliance.core.bundle import Tunnel
+from appliance.core.names import ZERO_DIGEST
 
 
 class Node(models.Model):
@@ -41,6 +42,11 @@ class Node(models.Model):
     version = models.CharField(max_length=32, blank=True)
     health = models.JSONField(default=dict)
     receipts_position = models.PositiveBigIntegerField(default=0)
+    receipts_past = models.CharField(
+        max_length=64, blank=True, default=ZERO_DIGEST, help_text="digest over its journal up to there"
+    )
+    heartbeat = models.JSONField(default=dict, help_text="what its notary last signed")
+    heartbeat_at = models.DateTimeField(null=True)
     last_seen_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=32, blank=True, help_text="code of the last failed pass")
 

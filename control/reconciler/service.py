@@ -6,12 +6,14 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Self
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connections
 
 from appliance.core.errors import ApplianceError
+from control.audit.heartbeats import watch_silence
 from control.config import ControlPaths
 from control.fleet.models import Node
 from control.logs import log_event
@@ -25,6 +27,7 @@ from provisioning.ssh import SshConnection, SshTarget
 
 logger = logging.getLogger(__name__)
 POLL_S = 1.0  # how long a signal may wait, and how late a node that was added without a hint is found
+SILENT = timedelta(minutes=5)  # without a heartbeat, before it is an alarm
 Connect = Callable[[Node], Connection]
 
 
@@ -110,6 +113,7 @@ class Reconciler:
             while not self._stopping.wait(POLL_S):
                 close_old_connections()
                 self._keep_log()
+                self._watch_silence()
         finally:
             connections.close_all()
 
@@ -123,6 +127,12 @@ class Reconciler:
         if error and error != self._log_error:
             log_event(logger, logging.ERROR, "log_not_kept", error=error)
         self._log_error = error
+
+    def _watch_silence(self) -> None:
+        try:
+            watch_silence(max(SILENT, 3 * timedelta(seconds=self._interval_s)))
+        except DatabaseError:
+            log_event(logger, logging.ERROR, "silence_not_watched", error="database")
 
     def _find_nodes(self) -> list[NodeWorker]:
         """Make a worker for each node that has none; return the new ones."""

@@ -15,6 +15,7 @@ from django.utils import timezone
 from appliance.core.bundle import sign_bundle, sign_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.receipt import Keyring
+from control.audit.heartbeats import take_heartbeat
 from control.fleet.models import Node
 from control.logs import log_event
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
@@ -118,7 +119,7 @@ class NodeWorker:
     def _exchange_receipts(self, node: Node, keyring: Keyring) -> None:
         """Fetch receipts, and bring the log that holds those of before."""
         client = self._client
-        pull_receipts(node, client, keyring)
+        pull_receipts(node, client, keyring, take_heartbeat(node, client))
         client.note_admitted(node.receipts_position)
         publish_log(node, client, self._log)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ from control.operators.services import NewToken, create_token
 from control.pins.models import ModelPin
 from control.pins.services import NewPin, add_pin
 from control.reconciler.keys import ReconcilerKeys, read_keys
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    """The settings' log outlives a test's database, and a keeper refuses a log that is ahead of it."""
+    shutil.rmtree(settings.PATHS.log, ignore_errors=True)
 
 
 @pytest.fixture

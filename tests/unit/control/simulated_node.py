@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from cryptography import x509
@@ -21,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from appliance.core import signing
+from appliance.core import canonical, signing
 from appliance.core.bundle import Accepted, Bundle, verify_bundle, verify_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
+from appliance.core.heartbeat import Heartbeat, extend_past, sign_heartbeat
 from appliance.core.names import ZERO_DIGEST, encode_base64, random_id
 from appliance.core.receipt import (
     Confinement,
@@ -200,6 +202,24 @@ class SimulatedNode:
         piece = self.journal[after : after + limit]
         entries = [{"position": after + n + 1, "signed": signed} for n, signed in enumerate(piece)]
         return {"entries": entries, "next": after + len(piece)}
+
+    def op_heartbeat(self, nonce: str) -> dict[str, Any]:
+        digests = (
+            hashlib.sha256(canonical.encode(entry["receipt"])).hexdigest()
+            if "receipt" in entry
+            else ZERO_DIGEST
+            for entry in self.journal
+        )
+        heartbeat = Heartbeat(
+            nonce=nonce,
+            node=self.name,
+            boot=BOOT,
+            at="2026-01-01T00:00:00.000Z",
+            receipts=len(self.journal),
+            open=0,
+            past=reduce(extend_past, digests, ZERO_DIGEST),
+        )
+        return {"signed": sign_heartbeat(heartbeat, self.receipt_key).model_dump(mode="json")}
 
     def op_admitted(self, position: int) -> dict[str, Any]:
         return {"waiting": len(self.journal) - position}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -40,10 +41,14 @@ def serve(node: SimulatedNode, path: Path) -> None:
     listener.bind(str(path))
     listener.listen()
 
+    def serve_one(stream: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # control was killed
+            node._serve(stream)
+
     def accept() -> None:
         while True:
             stream, _ = listener.accept()
-            threading.Thread(target=node._serve, args=(stream,), daemon=True).start()
+            threading.Thread(target=serve_one, args=(stream,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
 

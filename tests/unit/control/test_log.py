@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -72,12 +71,6 @@ def issue(node_row: Node, keys: ReconcilerKeys) -> Issue:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "log"
-
-
-@pytest.fixture(autouse=True)
-def fresh_log() -> None:
-    """The settings' log outlives a test's database, and a keeper refuses a log that is ahead of it."""
-    shutil.rmtree(settings.PATHS.log, ignore_errors=True)
 
 
 def keeper(folder: Path, keys: ReconcilerKeys) -> Keeper:
