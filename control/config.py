@@ -77,6 +77,18 @@ class Listen(Closed):
     tls: Tls | None = None
 
 
+class WitnessConfig(Closed):
+    """Somebody who cosigns heads of the log of receipts (`appliance witness serve`, c2sp.org/tlog-witness).
+
+    Attributes:
+        url: Where its `/add-checkpoint` is.
+        key: Its verifier key, one line.
+    """
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9\[][a-z0-9.:\]/-]{0,252}$")]
+    key: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,4096}$")]
+
+
 class ControlConfig(Closed):
     """Everything that configures control.
 
@@ -87,6 +99,7 @@ class ControlConfig(Closed):
         allowed_hosts: Values of the Host header that the console answers to.
         listen: Where it listens.
         interval_s: Time between two periodic passes of the reconciler, in seconds, before jitter.
+        witnesses: Who cosigns heads of the log of receipts.
     """
 
     v: Literal[1] = 1
@@ -95,6 +108,7 @@ class ControlConfig(Closed):
     allowed_hosts: Annotated[tuple[Host, ...], Field(min_length=1, max_length=32)]
     listen: Listen
     interval_s: Annotated[int, Field(ge=1, le=3600)] = 30
+    witnesses: Annotated[tuple[WitnessConfig, ...], Field(max_length=8)] = ()
 
     @property
     def paths(self) -> ControlPaths:

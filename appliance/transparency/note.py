@@ -113,6 +113,12 @@ class Note:
         lines = "".join(f"{signature.render()}\n" for signature in self.signatures)
         return f"{self.text}\n{lines}".encode()
 
+    def cosigned(self, *cosignatures: Signature) -> Note:
+        """Return it with more signatures; one of a name that is there already replaces that one."""
+        named = {signature.name for signature in cosignatures}
+        kept = tuple(signature for signature in self.signatures if signature.name not in named)
+        return Note(self.text, (*kept, *cosignatures))
+
     @classmethod
     def parse(cls, data: bytes) -> Note:
         """Read a note; nothing is verified.

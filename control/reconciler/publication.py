@@ -33,7 +33,7 @@ def publish_log(node: Node, client: NodeClient, folder: Path) -> None:
     Raises:
         HostError: If a tile cannot be read here.
     """
-    last = CheckpointRecord.objects.last()
+    last = CheckpointRecord.settled_last()
     if last is None:
         return
     published = client.publish({}, "")  # nothing sent: only asks

@@ -14,13 +14,14 @@ from django.db import DatabaseError, close_old_connections, connections
 
 from appliance.core.errors import ApplianceError
 from control.audit.heartbeats import watch_silence
-from control.config import ControlPaths
+from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
 from control.logs import log_event
 from control.reconciler.keys import ReconcilerKeys, read_keys
 from control.reconciler.listener import HintListener
 from control.reconciler.worker import NodeWorker
 from control.transparency.keeper import Keeper
+from control.transparency.witnesses import Witnesses
 from provisioning.channel import Connection
 from provisioning.node import NodeClient
 from provisioning.ssh import SshConnection, SshTarget
@@ -39,10 +40,17 @@ class Reconciler:
         keys: Private keys.
         interval_s: Between two periodic passes over a node.
         connect: Makes the connection to a node; SSH but in tests.
+        witnesses: Who cosigns heads of the log.
     """
 
     def __init__(
-        self, paths: ControlPaths, keys: ReconcilerKeys, interval_s: float, connect: Connect | None = None
+        self,
+        paths: ControlPaths,
+        keys: ReconcilerKeys,
+        interval_s: float,
+        *,
+        connect: Connect | None = None,
+        witnesses: tuple[WitnessConfig, ...] = (),
     ) -> None:
         self._paths = paths
         self._keys = keys
@@ -50,7 +58,8 @@ class Reconciler:
         self._connect = connect or self._connect_by_ssh
         self._workers: dict[str, NodeWorker] = {}
         self._stopping = threading.Event()
-        self._keeper = Keeper(paths.log, keys.checkpoints)
+        self._keeper = Keeper(paths.log, keys.checkpoints, witnessed=bool(witnesses))
+        self._witnesses = Witnesses(paths.log, keys.checkpoints.verifier_keys, witnesses)
         self._log_error = ""
         # A thread of its own: a thousand receipts take their time, and a revocation has none to lose.
         self._log_thread = threading.Thread(target=self._keep_log_forever, name="log", daemon=True)
@@ -62,7 +71,8 @@ class Reconciler:
         Raises:
             HostError: If a private key cannot be read.
         """
-        return cls(settings.PATHS, read_keys(settings.PATHS), settings.CONFIG.interval_s)
+        config = settings.CONFIG
+        return cls(settings.PATHS, read_keys(settings.PATHS), config.interval_s, witnesses=config.witnesses)
 
     def pass_once(self) -> dict[str, str]:
         """Make one pass over each node in turn; return the error code of each, empty where all is well."""
@@ -122,6 +132,7 @@ class Reconciler:
         error = ""
         try:
             self._keeper.keep()
+            self._witnesses.settle()
         except (ApplianceError, DatabaseError) as problem:
             error = problem.code if isinstance(problem, ApplianceError) else "database"
         if error and error != self._log_error:

@@ -44,11 +44,13 @@ class Keeper:
     Args:
         folder: Of the tiles.
         signer: The log's keys.
+        witnessed: Heads are settled by `Witnesses`.
     """
 
-    def __init__(self, folder: Path, signer: LogSigner) -> None:
+    def __init__(self, folder: Path, signer: LogSigner, *, witnessed: bool = False) -> None:
         self._folder = folder
         self._signer = signer
+        self._witnessed = witnessed
         self._tiles: Tiles | None = None
         self._signed_at = -INTERVAL_S
 
@@ -80,7 +82,9 @@ class Keeper:
         note = self._signer.sign(tiles.size, root, int(time.time()))
         with transaction.atomic():
             _place([pk for pk, *_ in receipts], first)
-            CheckpointRecord.objects.create(size=tiles.size, note=note.render().decode("utf-8"))
+            CheckpointRecord.objects.create(
+                size=tiles.size, note=note.render().decode("utf-8"), settled=not self._witnessed
+            )
         tiles.write_checkpoint(note.render())
 
     def _open(self) -> Tiles:

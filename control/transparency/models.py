@@ -12,11 +12,13 @@ class CheckpointRecord(models.Model):
 
     Attributes:
         size: Receipts in the tree.
-        note: The signed note, as text.
+        note: The signed note, as text, with the cosignatures of witnesses.
+        settled: The witnesses were asked. Until then it is shown to nobody else.
     """
 
     size = models.PositiveBigIntegerField(unique=True)
     note = models.TextField()
+    settled = models.BooleanField(default=True)
     signed_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -24,3 +26,8 @@ class CheckpointRecord(models.Model):
 
     def __str__(self) -> str:
         return str(self.size)
+
+    @classmethod
+    def settled_last(cls) -> CheckpointRecord | None:
+        """Return the newest head that may be shown, None if there is none."""
+        return cls.objects.filter(settled=True).last()

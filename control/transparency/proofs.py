@@ -27,6 +27,10 @@ def prove(record: ReceiptRecord, folder: Path) -> Proof:
     if record.place is None:
         raise NotLoggedError("the log does not hold this receipt", hint="ask again in a minute")
     note, tiles, size = _newest(folder)
+    if record.place >= size:
+        raise NotLoggedError(
+            "the head that holds this receipt is being cosigned", hint="ask again in a minute"
+        )
     return Proof(record.place, tuple(merkle.inclusion_proof(tiles, record.place, size)), note)
 
 
@@ -38,8 +42,18 @@ def prove_continuation(old: int, folder: Path) -> Continuation:
         ConsistencyError: If the log is smaller.
         HostError: If a tile is missing or damaged.
     """
-    note, tiles, size = _newest(folder)
-    return Continuation(old, tuple(merkle.consistency_proof(tiles, old, size)), note)
+    note, tiles, _ = _newest(folder)
+    return continuation(old, tiles, note)
+
+
+def continuation(old: int, tiles: Tiles, note: Note) -> Continuation:
+    """Return the proof that a head continues the tree of an earlier size.
+
+    Raises:
+        ConsistencyError: If the log is smaller.
+        HostError: If a tile is missing or damaged.
+    """
+    return Continuation(old, tuple(merkle.consistency_proof(tiles, old, tiles.size)), note)
 
 
 def newest_checkpoint() -> Note:
@@ -57,7 +71,7 @@ def _newest(folder: Path) -> tuple[Note, Tiles, int]:
 
 
 def _newest_record() -> CheckpointRecord:
-    last = CheckpointRecord.objects.last()
+    last = CheckpointRecord.settled_last()
     if last is None:
         raise NotLoggedError("the log is empty", hint="ask again in a minute")
     return last
