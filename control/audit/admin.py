@@ -284,7 +284,7 @@ class AlarmAdmin(ReadOnlyAdmin):
     @admin.display(description="Times")
     def times(self, alarm: Alarm) -> str:
         """How often it came."""
-        return f"{alarm.count:,}"
+        return "once" if alarm.count == 1 else f"{alarm.count:,} times"
 
     @admin.display(description="First raised")
     def raised(self, alarm: Alarm) -> SafeString:

@@ -53,13 +53,20 @@ def describe_receipt(record: ReceiptRecord, receipt: Receipt, client: str | None
         receipt: What its text says.
         client: Name of the client; None where control has none of the pseudonym.
     """
-    return (
+    groups = (
         _who(receipt, client),
         _when(record, receipt),
         _what(receipt),
         _confinement(receipt),
         _erase(receipt),
         _place(record, receipt),
+    )
+    if record.verified:
+        return groups
+    # Anybody may have written it: nothing that it says is called good.
+    return tuple(
+        Group(title, tuple(fact._replace(good=None if fact.good else fact.good) for fact in facts))
+        for title, facts in groups
     )
 
 

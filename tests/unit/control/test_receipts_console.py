@@ -191,6 +191,16 @@ def test_a_receipt_is_shown_in_words(browser: OverTls, issue: Issue, log: Callab
     assert f"{page.removesuffix('change/')}receipt.zip" in text
 
 
+def test_nothing_that_an_unverified_receipt_says_is_called_good(browser: OverTls, issue: Issue) -> None:
+    (record,) = issue(1)
+    page = reverse("admin:audit_receiptrecord_change", args=[record.pk])
+    assert text_of(browser, page).count('class="badge good"') > 5
+    ReceiptRecord.objects.update(verified=False)
+    text = text_of(browser, page)
+    assert "signature does not verify" in text
+    assert 'class="badge good"' not in text
+
+
 def test_every_way_to_end_has_words() -> None:
     assert set(ENDS) == set(End)
 
