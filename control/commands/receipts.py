@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.core.errors import RefusedError
+from appliance.core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from control.audit.models import ReceiptRecord
+    from control.audit.search import ReceiptFilter
+
+_FILTERS = {
+    "node": "name of a node",
+    "client": "name of a client, or a pseudonym",
+    "receipt": "a receipt id",
+    "end": "why the session ended: one_shot, deleted, expired, disconnected, revoked, drained, failed, crashed",
+    "verified": "true or false",
+    "logged": "true or false: it has a place in the log",
+    "from": "admitted at this time or later (2026-01-02T03:04:05Z, or a date)",
+    "to": "admitted before this time",
+}
 
 
 def add_parsers(actions: Any) -> None:
@@ -18,14 +33,18 @@ def add_parsers(actions: Any) -> None:
         required=True, metavar="VERB"
     )
     listing = verbs.add_parser("list", help="list receipts, the newest last")
-    listing.add_argument("--node")
-    listing.add_argument("--client", help="name of a client, or a pseudonym")
-    listing.add_argument("--limit", type=int, default=100)
+    _add_filters(listing)
+    listing.add_argument("--limit", type=int, default=100, metavar="N", help="the newest N (default: 100)")
     listing.set_defaults(handler=list_receipts)
-    export = verbs.add_parser("export", help="one receipt as clients verify it")
-    export.add_argument("receipt", help="its id")
-    export.add_argument("--out", type=Path, metavar="FILE")
-    export.set_defaults(handler=export_receipt)
+    export = verbs.add_parser("export", help="receipts as a file: a table, or as clients verify them")
+    export.add_argument("--format", required=True, choices=("csv", "jsonl"))
+    export.add_argument("--out", type=Path, metavar="FILE", help="instead of standard output")
+    _add_filters(export)
+    export.set_defaults(handler=export_receipts)
+    show = verbs.add_parser("show", help="one receipt as clients verify it")
+    show.add_argument("receipt", help="its id")
+    show.add_argument("--out", type=Path, metavar="FILE")
+    show.set_defaults(handler=show_receipt)
     proof = verbs.add_parser("proof", help="that the log holds one receipt")
     proof.add_argument("receipt", help="its id")
     proof.add_argument("--out", type=Path, metavar="FILE")
@@ -41,19 +60,34 @@ def add_parsers(actions: Any) -> None:
 
 def list_receipts(args: argparse.Namespace) -> dict[str, Any]:
     """List receipts."""
-    from control.audit.models import ReceiptRecord
+    from control.audit.pseudonyms import client_names
 
-    receipts = ReceiptRecord.objects.order_by("-id")
-    if args.node:
-        receipts = receipts.filter(node__name=args.node)
-    if args.client:
-        receipts = receipts.filter(client=_pseudonym_of(args.client))
-    columns = ("node__name", "receipt_id", "client", "seq", "verified", "admitted_at", "place")
-    rows = list(receipts.values(*columns)[: max(1, args.limit)])
+    columns = ("node__name", "receipt_id", "client", "seq", "end", "verified", "admitted_at", "place")
+    newest = _filter(args).select().order_by("-id").values(*columns)[: max(1, args.limit)]
+    names = client_names()
+    rows = [
+        {**row, "client_name": names.get(row["client"]), "logged": row["place"] is not None} for row in newest
+    ]
     return {"ok": True, "receipts": rows[::-1]}
 
 
-def export_receipt(args: argparse.Namespace) -> dict[str, Any]:
+def export_receipts(args: argparse.Namespace) -> dict[str, Any]:
+    """Write receipts to a file, which is complete once it is there, or to standard output."""
+    from control.audit.export import Format, write_receipts
+
+    if args.json and args.out is None:
+        raise UsageError("--json would be a line of the export", hint="add --out FILE")
+    pieces = write_receipts(_filter(args).select(), Format(args.format))
+    if args.out is None:
+        _to_standard_output(pieces)
+    partial = args.out.with_name(f"{args.out.name}.partial")
+    with partial.open("wb") as file:
+        file.writelines(pieces)
+    partial.replace(args.out)
+    return {"ok": True, "file": str(args.out)}
+
+
+def show_receipt(args: argparse.Namespace) -> dict[str, Any]:
     """Return a receipt as a `SignedReceipt`."""
     signed = _record(args.receipt).signed()
     if args.out is None:
@@ -86,11 +120,42 @@ def archive_receipt(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def list_alarms(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
-    """List alarms."""
-    from control.audit.models import Alarm
+    """List alarms, with what to do about each."""
+    from control.audit.alarms import ADVICE
+    from control.audit.models import Alarm, AlarmKind
 
     columns = ("node__name", "kind", "subject", "count", "raised_at")
-    return {"ok": True, "alarms": list(Alarm.objects.values(*columns))}
+    rows = Alarm.objects.values(*columns)
+    return {"ok": True, "alarms": [{**row, "do": ADVICE[AlarmKind(row["kind"])].do} for row in rows]}
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    for name, text in _FILTERS.items():
+        parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
+
+
+def _filter(args: argparse.Namespace) -> ReceiptFilter:
+    """Return the filter that the options say, by the same schema as the API's."""
+    from control.audit.search import ReceiptFilter
+
+    given = {name: getattr(args, name) for name in _FILTERS}
+    return ReceiptFilter.parse({name: value for name, value in given.items() if value is not None})
+
+
+def _to_standard_output(pieces: Iterable[bytes]) -> None:
+    """Write and leave: nothing of ours may follow the last receipt.
+
+    Raises:
+        SystemExit: Always.
+    """
+    try:
+        sys.stdout.buffer.writelines(pieces)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough (`| head`); Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
 
 
 def _record(receipt: str) -> ReceiptRecord:
@@ -100,13 +165,3 @@ def _record(receipt: str) -> ReceiptRecord:
     if record is None:
         raise RefusedError("there is no receipt of this id", field="receipt")
     return record
-
-
-def _pseudonym_of(name: str) -> str:
-    """Return the pseudonym of the client of this name, or the text itself where there is none."""
-    from appliance.core.names import decode_base64
-    from appliance.core.receipt import pseudonym
-    from control.clients.models import Client
-
-    client = Client.objects.filter(name=name).first()
-    return name if client is None else pseudonym(decode_base64(client.pseudonym_key), client.name)

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("audit", "0002_receiptrecord_place_and_more"),
+        ("audit", "0003_receipts_are_searched"),
     ]
 
     operations = [
