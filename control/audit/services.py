@@ -102,7 +102,8 @@ def admit_receipts(node: Node, arrivals: Sequence[Arrival]) -> int:
     2. One that did not verify is kept as evidence, with an alarm.
     3. Within a client's receipts on this node, `seq` and `prev` must follow the last verified one.
     """
-    with transaction.atomic():
+    # No savepoint within the caller's transaction: SQLite would keep a copy of every page that changes.
+    with transaction.atomic(savepoint=False):
         known = _observe_known(node, arrivals)
         heads = _observe_heads(node, {arrival.signed.receipt.client for arrival in arrivals})
         fresh = []

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from appliance.bench.receipts.grown import make_grown
 from appliance.bench.serve.memory import peak_bytes
 from appliance.core.errors import HostError
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from control.config import ControlPaths
     from control.fleet.models import Node
 
+_BARE: Final = 500
 PROVEN: Final = 200  # proofs that are made, and as many that are verified
 
 
@@ -43,10 +46,12 @@ class Took:
     Attributes:
         wall_s: Seconds by the clock.
         cpu_s: Seconds of the processor, which other processes of the machine lengthen less.
+        bare_s: Seconds of the processor for one bare Ed25519 verification, right afterwards: what no admission can do without.
     """
 
     wall_s: float
     cpu_s: float
+    bare_s: float
 
 
 @dataclass(frozen=True)
@@ -149,11 +154,11 @@ class Admission:
         kept = 0
         while added := self._keeper.keep():
             kept += added
-        took = Took(time.perf_counter() - started, time.process_time() - worked)
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - worked
         if (new, kept) != (count, count):
             raise HostError(f"of {count} receipts {new} were stored and {kept} logged")
         self._admitted += count
-        return took
+        return Took(wall_s, cpu_s, _bare_verification_s())
 
     def observe(self) -> Proofs:
         """Return everything but the time of admission."""
@@ -230,6 +235,16 @@ class Admission:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return self._paths.database.stat().st_size
+
+
+def _bare_verification_s() -> float:
+    key = Ed25519PrivateKey.generate()
+    public, message = key.public_key(), bytes(64)
+    signature = key.sign(message)
+    started = time.process_time()
+    for _ in range(_BARE):
+        public.verify(signature, message)
+    return (time.process_time() - started) / _BARE
 
 
 def _time(calls: Sequence[Callable[[], Any]]) -> tuple[list[Any], float]:

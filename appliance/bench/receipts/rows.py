@@ -88,10 +88,12 @@ def _check_size(one: Grown) -> Iterator[Check]:
     at, proofs = f"at {one.leaves:,}", one.proofs
     admitted = one.admitted
     cpu_us = sum(took.cpu_s for took in one.rounds) / admitted * 1e6
+    bare_us = statistics.fmean(took.bare_s for took in one.rounds) * 1e6
     yield Check(
         f"receipts admitted and logged, {at}", one.per_s, ADMITTED_PER_S, "/s", admitted, at_least=True
     )
     yield Check(f"processor time for each, {at}", cpu_us, None, "us", admitted)
+    yield Check(f"the same, to a bare Ed25519 verification, {at}", cpu_us / bare_us, None, "x", admitted)
     yield Check(f"largest proof, {at}", proofs.proof_bytes, PROOF_BYTES, "B", proofs.proven)
     yield Check(f"a witness adds, {at}", proofs.witness_bytes, WITNESS_BYTES, "B", 1)
     yield Check(f"proof made, median, {at}", proofs.prove_ms, None, "ms", proofs.proven)

@@ -46,7 +46,7 @@ PROOFS = Proofs(
 
 
 def grown(leaves: int, wall_s: float) -> Grown:
-    return Grown(leaves, (Took(wall_s, wall_s / 2),) * 3, 2000, PROOFS)
+    return Grown(leaves, (Took(wall_s, wall_s / 2, 1e-4),) * 3, 2000, PROOFS)
 
 
 def test_medians_are_judged_and_a_session_is_two_records() -> None:
@@ -61,6 +61,12 @@ def test_medians_are_judged_and_a_session_is_two_records() -> None:
 def test_a_leaf_of_a_large_log_may_cost_half_as_much_again(last_s: float, ok: bool) -> None:
     *_, ratio = check_admission([grown(10_000, 1.0), grown(1_000_000, 1.1), grown(10_000_000, last_s)])
     assert (ratio.value, ratio.ok) == (last_s, ok)
+
+
+def test_processor_time_is_told_beside_what_verification_alone_takes() -> None:
+    checks = {check.name: check.value for check in check_admission([grown(10_000, 1.0)])}
+    assert checks["processor time for each, at 10,000"] == pytest.approx(250)
+    assert checks["the same, to a bare Ed25519 verification, at 10,000"] == pytest.approx(2.5)
 
 
 def test_too_slow_too_large_and_too_early_are_out() -> None:
