@@ -69,6 +69,12 @@ class ReceiptRecord(models.Model):
             models.Index(fields=["end"], name="receipts_by_end"),
             models.Index(fields=["admitted_at"], name="receipts_by_time"),
             models.Index(fields=["id"], name="receipts_not_verified", condition=models.Q(verified=False)),
+            # A client's last receipt on a node is one look.
+            models.Index(
+                fields=["node", "client", "seq"],
+                name="chain_of_a_client",
+                condition=models.Q(verified=True),
+            ),
             # Of millions of receipts the few that wait for their place are found at once.
             models.Index(
                 fields=["id"],
