@@ -1,7 +1,7 @@
 """The serving side of JSON lines over a Unix stream socket (docs/spec/node-protocols.md).
 
-Requests of one connection may run at the same time; replies come in the order of the requests. Whatever comes in, the
-answer is a closed error code: nothing of what was received is quoted.
+Requests of one connection are carried out one after the other. Whatever comes in, the answer is a closed error code: nothing of what
+was received is quoted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 
 MAX_CELL_LINE_BYTES = 64 * 1024
 MAX_CONTROL_LINE_BYTES = 64 * 2**20
-_PIPELINE = 64  # requests of one connection that run at the same time; then reading pauses
 _NO_ID = 0  # in the reply to a line whose id could not be read
 
 
@@ -42,7 +41,8 @@ class Request:
         return tuple(self.fields[name] for name in names)
 
 
-Handler = Callable[[Request], Awaitable[dict[str, Any]]]
+Handler = Callable[[Request], Awaitable[dict[str, Any] | bytes]]
+"""Returns the result, as a JSON object or as the text of one."""
 
 
 def parse_request(line: bytes) -> Request:
@@ -63,8 +63,10 @@ def parse_request(line: bytes) -> Request:
     return Request(number, op, value)
 
 
-def render_result(number: int, result: dict[str, Any]) -> bytes:
+def render_result(number: int, result: dict[str, Any] | bytes) -> bytes:
     """Return the reply's line."""
+    if isinstance(result, bytes):
+        return b"".join((b'{"id":%d,"ok":true,"result":' % number, result, b"}\n"))
     return _line({"id": number, "ok": True, "result": result})
 
 
@@ -105,42 +107,25 @@ async def listen(
 
 
 async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
-    """Answer the requests of one connection until it ends; every request that was read is then finished."""
-    pending: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_PIPELINE)
-    replies = asyncio.create_task(_reply_in_order(pending, writer))
+    """Answer the requests of one connection, one after the other, until it ends; every request that was read is carried out."""
     try:
         while True:
             try:
                 line = await reader.readline()
             except ValueError:  # longer than the reader's limit; what follows cannot be told apart any more
-                await pending.put(asyncio.create_task(_too_long()))
+                writer.write(render_error(_NO_ID, UsageError("the line is too long")))
                 break
             if not line.endswith(b"\n"):
                 break
-            await pending.put(asyncio.create_task(_answer(line, handle)))
+            writer.write(await _answer(line, handle))
+            with suppress(OSError):  # nobody reads any more, but what was asked is still carried out
+                await writer.drain()
     except OSError:
         pass
     finally:
-        await pending.put(None)
-        await replies
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
-
-
-async def _reply_in_order(
-    pending: asyncio.Queue[asyncio.Task[bytes] | None], writer: asyncio.StreamWriter
-) -> None:
-    gone = False
-    while (task := await pending.get()) is not None:
-        reply = await task
-        if gone:
-            continue
-        try:
-            writer.write(reply)
-            await writer.drain()
-        except OSError:
-            gone = True  # nobody reads any more, but what was asked is still carried out
 
 
 async def _answer(line: bytes, handle: Handler) -> bytes:
@@ -155,7 +140,3 @@ async def _answer(line: bytes, handle: Handler) -> bytes:
         return render_error(number, UsageError("nested too deeply"))
     except OSError:
         return render_error(number, UnavailableError("the system refused"))
-
-
-async def _too_long() -> bytes:
-    return render_error(_NO_ID, UsageError("the line is too long"))

@@ -25,7 +25,8 @@ def encode(value: object) -> bytes:
         RefusedError: If the value holds a float, an integer beyond ±(2^53 - 1), a lone surrogate, a key that is not
             ASCII text, or a type that JSON does not have.
     """
-    _check(value, "$")
+    if not _fits(value):
+        _refuse(value, "$")
     try:
         return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -52,19 +53,34 @@ def _refuse_float(_text: str) -> Any:
     raise ValueError("floating-point numbers are not canonical")
 
 
-def _check(value: object, path: str) -> None:
-    if value is None or isinstance(value, (bool, str)):
-        return
-    if isinstance(value, int):
-        if abs(value) > MAX_SAFE_INTEGER:
-            raise RefusedError("integer beyond 2^53 - 1", field=path)
-    elif isinstance(value, (list, tuple)):
+def _fits(value: object) -> bool:
+    """Return whether a value has a canonical form. This is on every receipt's way many times: no path is built for it."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER  # type: ignore[operator]
+    if kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or not key.isascii() or not _fits(item):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_fits, value))  # type: ignore[call-overload]
+    return isinstance(value, str)  # an enum's member
+
+
+def _refuse(value: object, path: str) -> None:
+    """Raise RefusedError at the first place that has no canonical form."""
+    if isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            _check(item, f"{path}.{index}")
+            _refuse(item, f"{path}.{index}")
     elif isinstance(value, dict):
         for key, item in value.items():
-            if not isinstance(key, str) or not key.isascii():
+            if type(key) is not str or not key.isascii():
                 raise RefusedError("keys must be ASCII text", field=path)
-            _check(item, f"{path}.{key}")
-    else:
+            _refuse(item, f"{path}.{key}")
+    elif type(value) is int and not _fits(value):
+        raise RefusedError("integer beyond 2^53 - 1", field=path)
+    elif not _fits(value):
         raise RefusedError(f"{type(value).__name__} has no canonical form", field=path)

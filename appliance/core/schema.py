@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,8 +47,12 @@ class Closed(BaseModel):
             RefusedError: Of the class given in `error`, naming the field and the reason, never the value.
         """
         try:
+            text = json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            raise error("not a value of JSON", field="$") from None
+        try:
             # JSON mode: tuples and enums are read from arrays and strings although the schema is strict.
-            return cls.model_validate_json(canonical.encode(value))
+            return cls.model_validate_json(text)
         except ValidationError as invalid:
             first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "$"

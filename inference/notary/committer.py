@@ -10,26 +10,31 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.core.errors import ApplianceError
-from appliance.core.receipt import Draft, SignedReceipt, sign_receipt
+from appliance.core.receipt import Draft, ReceiptSigner
 from inference.notary.archive import Archive
 from inference.notary.ledger import Stage
-from inference.notary.records import OpenRecord, PlaceRecord, ReceiptRecord
+from inference.notary.records import OpenRecord, PlaceRecord, receipt_payload
 
 _GROUP = 256  # records that share one fsync at most; bounds how long one group is built
 
 
-_Record = OpenRecord | ReceiptRecord | PlaceRecord
+@dataclass(frozen=True)
+class _Built:
+    """A payload for the journal; of a receipt also its id and the signed receipt."""
+
+    payload: bytes
+    receipt: str = ""
+    signed: bytes = b""
 
 
 @dataclass(frozen=True)
 class _Wish:
-    build: Callable[[Stage], _Record]
-    done: asyncio.Future[Any]
+    build: Callable[[Stage], _Built]
+    done: asyncio.Future[_Built]
 
 
 class Committer:
@@ -38,7 +43,7 @@ class Committer:
     def __init__(self, archive: Archive, key: Ed25519PrivateKey, clock: Callable[[], str]) -> None:
         """Start; `clock` gives the wall clock as a timestamp's text."""
         self._archive = archive
-        self._key = key
+        self._signer = ReceiptSigner(key)
         self._clock = clock
         self._wishes: list[_Wish] = []
         self._arrived = asyncio.Event()
@@ -52,27 +57,26 @@ class Committer:
             JournalUnavailableError: If it cannot be written.
         """
 
-        def build(stage: Stage) -> OpenRecord:
+        def build(stage: Stage) -> _Built:
             self._archive.verify_room(len(stage.opened))
             stage.open(record)
-            return record
+            return _Built(record.canonical_bytes())
 
         await self._commit(build)
 
-    async def close(self, client: str, receipt: str, draft: Draft) -> SignedReceipt:
-        """End a session; return its receipt once that is durable.
+    async def close(self, client: str, receipt: str, draft: Draft) -> bytes:
+        """End a session; return the canonical bytes of its signed receipt once that is durable.
 
         Raises:
             NotOpenError: If no session of this client is open under this id.
             JournalUnavailableError: If it cannot be written; the session is then still open.
         """
 
-        def build(stage: Stage) -> ReceiptRecord:
-            made = stage.close(client, receipt, draft, self._clock())
-            return ReceiptRecord(signed=sign_receipt(made, self._key))
+        def build(stage: Stage) -> _Built:
+            signed = self._signer.sign(stage.close(client, receipt, draft, self._clock()))
+            return _Built(receipt_payload(signed), receipt, signed)
 
-        record: ReceiptRecord = await self._commit(build)
-        return record.signed
+        return (await self._commit(build)).signed
 
     async def place(self, records: Sequence[PlaceRecord]) -> None:
         """Make durable where in the log receipts are. Raises JournalUnavailableError."""
@@ -80,7 +84,7 @@ class Committer:
         await asyncio.gather(*(self._commit(partial(_as_it_is, record)) for record in held))
         self._archive.place(records)
 
-    async def _commit(self, build: Callable[[Stage], _Record]) -> Any:
+    async def _commit(self, build: Callable[[Stage], _Built]) -> _Built:
         wish = _Wish(build, asyncio.get_running_loop().create_future())
         self._wishes.append(wish)
         self._arrived.set()
@@ -97,7 +101,7 @@ class Committer:
     async def _write(self, group: list[_Wish]) -> None:
         self._archive.drop_admitted()
         stage = Stage(self._archive.ledger)
-        built: list[tuple[_Wish, _Record]] = []
+        built: list[tuple[_Wish, _Built]] = []
         for wish in group:
             try:
                 built.append((wish, wish.build(stage)))
@@ -105,7 +109,7 @@ class Committer:
                 _settle(wish, error)
         if not built:
             return
-        payloads = [record.canonical_bytes() for _, record in built]
+        payloads = [made.payload for _, made in built]
         try:
             offsets = await asyncio.to_thread(self._archive.append, payloads)
         except ApplianceError as error:
@@ -113,10 +117,10 @@ class Committer:
                 _settle(wish, error)
             return
         stage.commit()
-        for (wish, record), offset in zip(built, offsets, strict=True):
-            if isinstance(record, ReceiptRecord):
-                self._archive.note(record.signed.receipt.id, offset)
-            _settle(wish, record)
+        for (wish, made), offset in zip(built, offsets, strict=True):
+            if made.receipt:
+                self._archive.note(made.receipt, offset)
+            _settle(wish, made)
 
     async def aclose(self) -> None:
         """Stop; call it when nobody waits for a commit any more."""
@@ -124,11 +128,11 @@ class Committer:
         await asyncio.wait([self.task])
 
 
-def _as_it_is(record: PlaceRecord, _stage: Stage) -> PlaceRecord:
-    return record
+def _as_it_is(record: PlaceRecord, _stage: Stage) -> _Built:
+    return _Built(record.canonical_bytes())
 
 
-def _settle(wish: _Wish, outcome: _Record | ApplianceError) -> None:
+def _settle(wish: _Wish, outcome: _Built | ApplianceError) -> None:
     if wish.done.done():
         return  # whoever asked was cancelled; what was written stays written
     if isinstance(outcome, ApplianceError):

@@ -74,12 +74,13 @@ class Counter:
         finally:
             del self._connections[task]
 
-    async def _handle(self, request: Request, opened: set[str]) -> dict[str, Any]:
+    async def _handle(self, request: Request, opened: set[str]) -> dict[str, Any] | bytes:
         if request.op == "open":
             return {"receipt": await self._open(Opening.parse(*request.take("opening")), opened)}
         if request.op == "close":
             receipt, draft = request.take("receipt", "draft")
-            return {"signed": await self._close(_text(receipt), Draft.parse(draft), opened)}
+            signed = await self._close(_text(receipt), Draft.parse(draft), opened)
+            return b"".join((b'{"signed":', signed, b"}"))
         if request.op == "get":
             (receipt,) = request.take("receipt")
             return {"signed": self._archive.of(self._client, _text(receipt))[0].model_dump(mode="json")}
@@ -103,14 +104,14 @@ class Counter:
             raise
         return receipt
 
-    async def _close(self, receipt: str, draft: Draft, opened: set[str]) -> dict[str, Any]:
+    async def _close(self, receipt: str, draft: Draft, opened: set[str]) -> bytes:
         if draft.end is End.CRASHED:
             raise RefusedError("only the notary says that a cell crashed", field="draft.end")
         if receipt not in opened:
             raise NotOpenError("no open session has this receipt", field="receipt")
         signed = await self._committer.close(self._client, receipt, draft)
         opened.discard(receipt)
-        return signed.model_dump(mode="json")
+        return signed
 
     async def _close_lost(self, opened: set[str]) -> None:
         """Write the receipts that the cell did not, for as long as it takes; at worst the next start does it."""

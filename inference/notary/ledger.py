@@ -6,6 +6,7 @@ any chain.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from appliance.core.errors import RefusedError
@@ -96,8 +97,8 @@ class Stage:
         """Open a session."""
         self.opened[record.receipt] = record
 
-    def close(self, client: str, receipt: str, draft: Draft, ended_at: str) -> Receipt:
-        """Return the next receipt of the client's chain, for a session of its own.
+    def close(self, client: str, receipt: str, draft: Draft, ended_at: str) -> bytes:
+        """Return the canonical bytes of the next receipt of the client's chain, for a session of its own.
 
         Raises:
             NotOpenError: If no session of this client is open under this receipt id.
@@ -127,11 +128,12 @@ class Stage:
             confinement=record.opening.confinement,
             erase=draft.erase,
         )
-        digest = made.digest
+        content = made.canonical_bytes()
+        digest = hashlib.sha256(content).hexdigest()
         self.heads[client] = Head(made.seq, digest)
         self.past = extend_past(self.past, digest)
         self.closed.add(receipt)
-        return made
+        return content
 
     def commit(self) -> None:
         """Take the changes over into the ledger; they are durable now."""

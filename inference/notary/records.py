@@ -33,6 +33,11 @@ class ReceiptRecord(Closed):
     signed: SignedReceipt
 
 
+def receipt_payload(signed: bytes) -> bytes:
+    """Return the canonical bytes of a `ReceiptRecord`, given those of its signed receipt."""
+    return b"".join((b'{"kind":"receipt","signed":', signed, b"}"))
+
+
 class StartRecord(Closed):
     """The first record of a segment.
 

@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('audit', '0004_alarms_of_the_journal'),
-        ('fleet', '0002_heartbeats'),
+        ("audit", "0004_alarms_of_the_journal"),
+        ("fleet", "0002_heartbeats"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='receiptrecord',
-            index=models.Index(condition=models.Q(('verified', True)), fields=['node', 'client', 'seq'], name='chain_of_a_client'),
+            model_name="receiptrecord",
+            index=models.Index(
+                condition=models.Q(("verified", True)),
+                fields=["node", "client", "seq"],
+                name="chain_of_a_client",
+            ),
         ),
     ]

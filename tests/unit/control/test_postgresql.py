@@ -20,7 +20,18 @@ from tests.settings import make_control
 
 BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 HERE = Path(__file__).parent
-SUITE = ("test_clients.py", "test_reconciler.py", "test_console.py", "test_commands.py", "test_api.py")
+SUITE = (
+    "test_clients.py",
+    "test_reconciler.py",
+    "test_console.py",
+    "test_commands.py",
+    "test_api.py",
+    "test_admission.py",
+    "test_heartbeats.py",
+    "test_receipts_search.py",
+    "test_receipts_export.py",
+    "test_receipts_console.py",
+)
 # The matrix of credentials and bodies says nothing about the database.
 DESELECT = "not nobody_gets_in and not malformed_body"
 

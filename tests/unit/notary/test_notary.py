@@ -322,16 +322,18 @@ def test_closes_that_arrive_together_share_an_fsync(
                 "append",
                 lambda payloads: groups.append(len(payloads)) or append(payloads),
             )
-            cell = await Line.to(counter(paths))
-            for _ in range(60):
-                cell.send("open", opening=OPENING)
-            receipts = [(await cell.reply())["result"]["receipt"] for _ in range(60)]
-            for receipt in receipts:
-                cell.send("close", receipt=receipt, draft=DRAFT)
-            seqs = [(await cell.reply())["result"]["signed"]["receipt"]["seq"] for _ in range(60)]
-            assert seqs == list(range(1, 61))
+            cells = [await Line.to(counter(paths)) for _ in range(60)]
+            opened = await asyncio.gather(*(cell.ask("open", opening=OPENING) for cell in cells))
+            closed = await asyncio.gather(
+                *(
+                    cell.ask("close", receipt=one["receipt"], draft=DRAFT)
+                    for cell, one in zip(cells, opened, strict=True)
+                )
+            )
+            assert sorted(one["signed"]["receipt"]["seq"] for one in closed) == list(range(1, 61))
             assert sum(groups) == 120
             assert len(groups) < 60
-            await cell.close()
+            for cell in cells:
+                await cell.close()
 
     asyncio.run(scenario())
