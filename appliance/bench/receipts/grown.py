@@ -46,7 +46,7 @@ _FILL: Final = """
     )
     WITH RECURSIVE row(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM row WHERE n + 1 < :leaves)
     SELECT :node, :boot, printf('%08x', n * 2654435761 & 4294967295) || lower(hex(randomblob(12))), printf('%064x', n % :clients),
-        n / :clients + 1, '', lower(hex(randomblob(32))), :key, :signature, 1, :now, n
+        n / :clients + 1, '{"end":"one_shot"}', lower(hex(randomblob(32))), :key, :signature, 1, :now, n
     FROM row
 """
 
