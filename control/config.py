@@ -100,6 +100,7 @@ class ControlConfig(Closed):
         listen: Where it listens.
         interval_s: Time between two periodic passes of the reconciler, in seconds, before jitter.
         witnesses: Who cosigns heads of the log of receipts.
+        receipt_days: After so many days what a receipt says is deleted; number, digest and place stay. Null: never.
     """
 
     v: Literal[1] = 1
@@ -109,6 +110,7 @@ class ControlConfig(Closed):
     listen: Listen
     interval_s: Annotated[int, Field(ge=1, le=3600)] = 30
     witnesses: Annotated[tuple[WitnessConfig, ...], Field(max_length=8)] = ()
+    receipt_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
     @property
     def paths(self) -> ControlPaths:

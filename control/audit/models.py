@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.db import models
 from django.db.models.sql.compiler import SQLCompiler
 
+from appliance.core.errors import RefusedError
 from appliance.core.receipt import Receipt, SignedReceipt
 from control.fleet.models import Node
 
@@ -22,13 +23,22 @@ class EndOf(models.Func):
         return self.as_sql(compiler, connection, template="((%(expressions)s)::jsonb ->> 'end')", **context)
 
 
+DELETED: Final = ""  # in the place of the signature
+
+
+class DeletedError(RefusedError):
+    """Nothing but number, digest and place is left of a receipt (`control.audit.retention`)."""
+
+    code = "deleted"
+
+
 class ReceiptRecord(models.Model):
     """One receipt, exactly as it was signed.
 
     Attributes:
         receipt_id: Unique per node.
         client: Pseudonym.
-        text: Canonical bytes of the receipt, as text.
+        text: Canonical bytes of the receipt, as text; of one that was deleted, `end` alone.
         digest: SHA-256 of `text`.
         key, signature: As in `SignedReceipt`.
         verified: The signature verified when it came in.
@@ -86,8 +96,23 @@ class ReceiptRecord(models.Model):
     def __str__(self) -> str:
         return self.receipt_id
 
+    @property
+    def deleted(self) -> bool:
+        """Whether it was too old to be kept."""
+        return self.signature == DELETED
+
     def signed(self) -> SignedReceipt:
-        """Return the receipt with its signature, as a client verifies it."""
+        """Return the receipt with its signature, as a client verifies it.
+
+        Raises:
+            DeletedError: If it was too old to be kept.
+        """
+        if self.deleted:
+            raise DeletedError(
+                "what this receipt said was deleted here, as control.json says",
+                field="receipt",
+                hint="its client's copy and proof still verify",
+            )
         receipt = Receipt.parse_canonical(self.text.encode("utf-8"))
         return SignedReceipt(receipt=receipt, key=self.key, signature=self.signature)
 

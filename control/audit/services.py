@@ -15,7 +15,7 @@ from django.utils import timezone
 from appliance.core.errors import ReceiptError
 from appliance.core.names import ZERO_DIGEST
 from appliance.core.receipt import CertifiedKeys, Keyring, SignedReceipt, certify
-from control.audit.models import Alarm, AlarmKind, ReceiptRecord
+from control.audit.models import DELETED, Alarm, AlarmKind, ReceiptRecord
 from control.fleet.models import Node
 from control.logs import log_event
 
@@ -113,10 +113,16 @@ def admit_receipts(node: Node, arrivals: Sequence[Arrival]) -> int:
                 known[receipt.id] = arrival.identity
                 _judge(node, arrival, heads)
                 fresh.append(arrival)
-            elif known[receipt.id] != arrival.identity:
+            elif not _same(known[receipt.id], arrival):
                 raise_alarm(node, AlarmKind.RECEIPT_CHANGED, receipt.id)
         _store(node, fresh)
     return len(fresh)
+
+
+def _same(known: tuple[str, str], arrival: Arrival) -> bool:
+    """Whether a receipt is the one that is known; of one that was deleted the digest is left."""
+    digest, signature = known
+    return known == arrival.identity or (signature == DELETED and digest == arrival.digest)
 
 
 def _judge(node: Node, arrival: Arrival, heads: dict[str, _Head]) -> None:

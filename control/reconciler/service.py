@@ -14,6 +14,7 @@ from django.db import DatabaseError, close_old_connections, connections
 
 from appliance.core.errors import ApplianceError
 from control.audit.heartbeats import watch_silence
+from control.audit.retention import Retention
 from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
 from control.logs import log_event
@@ -41,6 +42,7 @@ class Reconciler:
         interval_s: Between two periodic passes over a node.
         connect: Makes the connection to a node; SSH but in tests.
         witnesses: Who cosigns heads of the log.
+        receipt_days: How long what receipts say is kept.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Reconciler:
         *,
         connect: Connect | None = None,
         witnesses: tuple[WitnessConfig, ...] = (),
+        receipt_days: int | None = None,
     ) -> None:
         self._paths = paths
         self._keys = keys
@@ -60,6 +63,7 @@ class Reconciler:
         self._stopping = threading.Event()
         self._keeper = Keeper(paths.log, keys.checkpoints, witnessed=bool(witnesses))
         self._witnesses = Witnesses(paths.log, keys.checkpoints.verifier_keys, witnesses)
+        self._retention = Retention(receipt_days)
         self._log_error = ""
         # A thread of its own: a thousand receipts take their time, and a revocation has none to lose.
         self._log_thread = threading.Thread(target=self._keep_log_forever, name="log", daemon=True)
@@ -72,7 +76,13 @@ class Reconciler:
             HostError: If a private key cannot be read.
         """
         config = settings.CONFIG
-        return cls(settings.PATHS, read_keys(settings.PATHS), config.interval_s, witnesses=config.witnesses)
+        return cls(
+            settings.PATHS,
+            read_keys(settings.PATHS),
+            config.interval_s,
+            witnesses=config.witnesses,
+            receipt_days=config.receipt_days,
+        )
 
     def pass_once(self) -> dict[str, str]:
         """Make one pass over each node in turn; return the error code of each, empty where all is well."""
@@ -133,6 +143,7 @@ class Reconciler:
         try:
             self._keeper.keep()
             self._witnesses.settle()
+            self._retention.delete_old()
         except (ApplianceError, DatabaseError) as problem:
             error = problem.code if isinstance(problem, ApplianceError) else "database"
         if error and error != self._log_error:
