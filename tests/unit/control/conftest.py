@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,15 @@ from control.reconciler.keys import ReconcilerKeys, read_keys
 def fresh_log() -> None:
     """The settings' log outlives a test's database, and a keeper refuses a log that is ahead of it."""
     shutil.rmtree(settings.PATHS.log, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """Control's commands set the umask of their process, which is here that of every test after this one."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    yield
+    os.umask(mask)
 
 
 @pytest.fixture

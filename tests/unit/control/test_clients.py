@@ -164,7 +164,7 @@ def test_a_client_needs_a_model_and_a_home(db: None, pin: ModelPin) -> None:
         ({"name": "bolt", "models": ["tiny", "tiny"]}, "models.1"),
         ({"name": "bolt", "models": []}, "models"),
         ({"name": "bolt", "limits": {"sessions": 0}}, "limits.sessions"),
-        ({"name": "bolt", "limits": {"sessions": 1.5}}, "$.limits.sessions"),
+        ({"name": "bolt", "limits": {"sessions": 1.5}}, "limits.sessions"),
         ({"name": "bolt", "node": "elsewhere"}, "node"),
         ({"name": "acme"}, "name"),
     ],
