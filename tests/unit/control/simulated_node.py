@@ -204,18 +204,19 @@ class SimulatedNode:
         return {"entries": entries, "next": after + len(piece)}
 
     def op_heartbeat(self, nonce: str) -> dict[str, Any]:
+        journal = list(self.journal)  # it may grow meanwhile
         digests = (
             hashlib.sha256(canonical.encode(entry["receipt"])).hexdigest()
             if "receipt" in entry
             else ZERO_DIGEST
-            for entry in self.journal
+            for entry in journal
         )
         heartbeat = Heartbeat(
             nonce=nonce,
             node=self.name,
             boot=BOOT,
             at="2026-01-01T00:00:00.000Z",
-            receipts=len(self.journal),
+            receipts=len(journal),
             open=0,
             past=reduce(extend_past, digests, ZERO_DIGEST),
         )
