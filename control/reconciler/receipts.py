@@ -13,7 +13,7 @@ from appliance.core.errors import RefusedError
 from appliance.core.heartbeat import Heartbeat, extend_past
 from appliance.core.names import ZERO_DIGEST
 from appliance.core.receipt import CertifiedKeys, Keyring, SignedReceipt, certify
-from control.audit.models import AlarmKind
+from control.audit.models import AlarmKind, ReceiptRecord
 from control.audit.services import Arrival, admit_receipts, raise_alarm, verify_arrival
 from control.fleet.models import Node
 from provisioning.answers import Receipts
@@ -96,7 +96,8 @@ def _note_replaced(node: Node, heartbeat: Heartbeat) -> None:
     if raise_alarm(node, AlarmKind.JOURNAL_REPLACED, str(heartbeat.receipts)):
         _move(node, 0, ZERO_DIGEST)
     else:
-        _move(node, node.receipts_position, heartbeat.past)
+        here = node.receipts_position == heartbeat.receipts
+        _move(node, node.receipts_position, heartbeat.past if here else "")
 
 
 def _read(node: Node, answer: Receipts, keys: CertifiedKeys, heartbeat: Heartbeat | None) -> _Piece:
@@ -118,14 +119,20 @@ def _read(node: Node, answer: Receipts, keys: CertifiedKeys, heartbeat: Heartbea
             piece.past = extend_past(piece.past, digest)
         if heartbeat is not None and entry.position == heartbeat.receipts:
             piece.replaced = piece.past not in ("", heartbeat.past)
+            piece.past = piece.past or heartbeat.past
     return piece
 
 
 def _raise_alarms(node: Node, piece: _Piece) -> None:
     for position in piece.damaged:
         raise_alarm(node, AlarmKind.BAD_SCHEMA, str(position))
-    if piece.missing:
+    if piece.missing and not _is_read_again(node):
         raise_alarm(node, AlarmKind.RECEIPTS_MISSING, str(node.receipts_position))
+
+
+def _is_read_again(node: Node) -> bool:
+    """Whether a journal is read from its start once more: then it may begin later, since a node may drop what control has."""
+    return node.receipts_position == 0 and ReceiptRecord.objects.filter(node=node).exists()
 
 
 def _digest_of(signed: Any) -> str:

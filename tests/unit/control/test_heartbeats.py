@@ -131,6 +131,25 @@ def test_receipts_that_the_node_no_longer_has_are_an_alarm(
     assert alarms() == {AlarmKind.RECEIPTS_MISSING: 1, AlarmKind.CHAIN_GAP: 1}, "the digest is known again"
 
 
+def test_a_journal_that_is_read_again_may_begin_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.serve(8)
+    world.pull()
+    honest = SimulatedNode.op_receipts
+    monkeypatch.setattr(
+        SimulatedNode, "op_receipts", lambda node, after, limit: honest(node, max(after, 4), limit)
+    )
+    Node.objects.update(receipts_past="f" * 64)  # as if the journal had been replaced
+    world.pull()
+    for count in (2, 5):
+        world.serve(count)
+        assert world.pull() == count
+    assert alarms() == {AlarmKind.JOURNAL_REPLACED: 1}
+    row = Node.objects.get()
+    assert row.receipts_past == row.heartbeat["past"], (
+        "the digest is known again although it was never at rest"
+    )
+
+
 def test_an_old_heartbeat_or_one_of_another_key_is_an_alarm_and_counts_for_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
