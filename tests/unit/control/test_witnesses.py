@@ -109,6 +109,8 @@ def test_a_head_is_shown_once_its_witnesses_were_asked(world: World, tmp_path: P
             record = ReceiptRecord.objects.latest("pk")
             with pytest.raises(NotLoggedError):
                 prove(record, world.folder)
+            shown = read_checkpoint(world.folder)
+            assert not shown or Checkpoint.parse(Note.parse(shown).text).size < len(world.node.journal)
             assert witnesses.settle() == 2
             assert witnesses.settle() is None
             note = newest_checkpoint()
