@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.core.errors import HostError
+from appliance.core.storage import write_atomic
 from appliance.transparency.checkpoint import Checkpoint, Policy
 from appliance.transparency.merkle import EMPTY_ROOT
 from appliance.transparency.note import Note
@@ -57,7 +58,7 @@ class Memory:
         with self._locked():
             checkpoint = continuation.verify(self.seen, self._policy)
             try:
-                self._write(continuation.checkpoint.render())
+                write_atomic(self._path, continuation.checkpoint.render(), 0o644, durable=True)
             except OSError as error:
                 raise HostError(f"cannot write {self._path}", hint="free disk space") from error
         return checkpoint
@@ -71,19 +72,5 @@ class Memory:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(folder)
-
-    def _write(self, data: bytes) -> None:
-        """Replace the file in one step, durable when this returns."""
-        new = self._path.with_name(f"{self._path.name}.new")
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
         finally:
             os.close(folder)

@@ -174,6 +174,12 @@ def test_a_missing_or_foreign_segment_stops_the_notary_with_an_alarm(filled: Nod
     with pytest.raises(JournalDamagedError, match="ALARM"):
         reopened(journal)
     second.write_bytes(data)
+    last = max(journal.iterdir())
+    data = last.read_bytes()
+    last.write_bytes(b"")  # a segment is there with its first frames, or not at all
+    with pytest.raises(JournalDamagedError, match="ALARM"):
+        reopened(journal)
+    last.write_bytes(data)
     assert len(reopened(journal)) == 16
 
 

@@ -136,14 +136,13 @@ def test_a_lost_sector_in_front_of_a_later_group_is_damage(tmp_path: Path) -> No
         read(tmp_path / "1.frames")
 
 
-@pytest.mark.parametrize("left", [0, 1, HEADER, HEADER + 2])
+@pytest.mark.parametrize("left", [1, HEADER, HEADER + 2])
 def test_a_segment_is_there_with_its_first_frames_or_was_changed(tmp_path: Path, left: int) -> None:
     write(tmp_path / "1.frames", [b"start"])
     data = (tmp_path / "1.frames").read_bytes()[:left]
     (tmp_path / "1.frames").write_bytes(data)
-    if left:
-        with pytest.raises(JournalDamagedError):
-            read(tmp_path / "1.frames")
+    with pytest.raises(JournalDamagedError):
+        read(tmp_path / "1.frames")
     assert (tmp_path / "1.frames").read_bytes() == data
 
 
