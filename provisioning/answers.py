@@ -65,7 +65,11 @@ class Revoked(Closed):
 
 
 class Entry(Closed):
-    """One entry of the node's journal. `signed` is parsed by whoever admits it, so that one bad entry stops no other."""
+    """One entry of the node's journal.
+
+    Attributes:
+        signed: Text, if the node is honest. It is looked at by whoever admits it, so that one bad entry stops no other.
+    """
 
     position: Annotated[int, Field(ge=0, le=2**53 - 1)]
     signed: Any

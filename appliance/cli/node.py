@@ -93,7 +93,9 @@ def render(verb: str, result: dict[str, Any]) -> list[str]:
         done = f"epoch {accepted['epoch']} generation {accepted['generation']} in force"
         return [*result["actions"], f"{done}, {len(result['actions'])} changes, {result['milliseconds']} ms"]
     if verb == "receipts":
-        return [f"{entry['position']:8}  {_summary(entry['signed'])}" for entry in result["entries"]]
+        return [
+            f"{entry['position']:8}  {_summary(json.loads(entry['signed']))}" for entry in result["entries"]
+        ]
     rows = list(_rows(result))
     width = max(len(name) for name, _ in rows)
     return [f"{name:{width}}  {value}" for name, value in rows]

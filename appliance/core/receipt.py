@@ -40,6 +40,10 @@ class End(StrEnum):
     CRASHED = "crashed"  # the cell died without a word; written by the notary alone
 
 
+# From here to `SignedReceipt` the fields are declared in canonical order: a notary encodes thousands of these a second
+# (`schema.is_canonical_as_declared`).
+
+
 class Confinement(Closed):
     """What kept the cell confined; tried before the cell ran.
 
@@ -50,11 +54,11 @@ class Confinement(Closed):
         core_dumps, dumpable, swap: All false, or the cell would not have served.
     """
 
-    landlock_abi: Annotated[int, Field(ge=0, le=255)]
-    seccomp: bool
-    network: Literal["namespace", "seccomp"]
     core_dumps: bool
     dumpable: bool
+    landlock_abi: Annotated[int, Field(ge=0, le=255)]
+    network: Literal["namespace", "seccomp"]
+    seccomp: bool
     swap: bool
 
 
@@ -62,8 +66,8 @@ class RuntimeFacts(Closed):
     """What ran: our version, the digest of the llama.cpp libraries, the bundle generation."""
 
     appliance: Version
-    llama_cpp: Digest
     generation: Count
+    llama_cpp: Digest
 
 
 class Erase(Closed):
@@ -76,29 +80,29 @@ class Erase(Closed):
     """
 
     bytes: Count
-    verified: bool
     text: Literal["at_exit"] = "at_exit"
+    verified: bool
 
 
 class Opening(Closed):
     """What the cell tells the notary before the first byte of a session's first answer."""
 
-    session: Hex128
+    confinement: Confinement
     models: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=16)]
     runtime: RuntimeFacts
-    confinement: Confinement
+    session: Hex128
 
 
 class Draft(Closed):
     """What the cell tells the notary when a session ends. Enums, integers and digests of public things only."""
 
-    end: End
-    requests: Count
-    prompt_tokens: Count
     completion_tokens: Count
-    retrieved_chunks: Count
     corpora: Annotated[tuple[Digest, ...], Field(max_length=64)]
+    end: End
     erase: Erase
+    prompt_tokens: Count
+    requests: Count
+    retrieved_chunks: Count
 
 
 class Receipt(Closed):
@@ -112,29 +116,30 @@ class Receipt(Closed):
         prev: SHA-256 of the canonical bytes of the client's receipt before this one; 64 zeros for the first.
         node, boot: Where, and in which run of the notary.
         opened_at, ended_at: Wall clock of the node; a hint, `seq` is the truth.
-        opening, draft: What the cell said at both ends.
+
+    The others are what the cell said at both ends (`Opening`, `Draft`).
     """
 
-    v: Literal[1] = 1
-    id: Hex128
-    session: Hex128
-    client: Digest
-    seq: Annotated[int, Field(ge=1, le=2**53 - 1)]
-    prev: Digest
-    node: Name
     boot: Hex128
-    opened_at: Timestamp
-    ended_at: Timestamp
-    end: End
-    requests: Count
-    prompt_tokens: Count
+    client: Digest
     completion_tokens: Count
-    retrieved_chunks: Count
-    corpora: Annotated[tuple[Digest, ...], Field(max_length=64)]
-    models: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=16)]
-    runtime: RuntimeFacts
     confinement: Confinement
+    corpora: Annotated[tuple[Digest, ...], Field(max_length=64)]
+    end: End
+    ended_at: Timestamp
     erase: Erase
+    id: Hex128
+    models: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=16)]
+    node: Name
+    opened_at: Timestamp
+    prev: Digest
+    prompt_tokens: Count
+    requests: Count
+    retrieved_chunks: Count
+    runtime: RuntimeFacts
+    seq: Annotated[int, Field(ge=1, le=2**53 - 1)]
+    session: Hex128
+    v: Literal[1] = 1
 
     @property
     def digest(self) -> str:
@@ -150,8 +155,8 @@ class SignedReceipt(Closed):
         signature: Ed25519 over the receipt's canonical bytes for `Purpose.RECEIPT`.
     """
 
-    receipt: Receipt
     key: KeyId
+    receipt: Receipt
     signature: Signature
 
 

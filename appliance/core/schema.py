@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +22,8 @@ class Closed(BaseModel):
 
     def canonical_bytes(self) -> bytes:
         """Return the canonical JSON of this value (see `appliance.core.canonical`)."""
+        if is_canonical_as_declared(type(self)):
+            return self.__pydantic_serializer__.to_json(self)
         return canonical.encode(self.model_dump(mode="json"))
 
     @classmethod
@@ -29,15 +33,17 @@ class Closed(BaseModel):
         Raises:
             RefusedError: Of the class given in `error`, naming the field and the reason, never the value.
         """
-        try:
+        with suppress(ValidationError, RefusedError):
+            accepted = cls.model_validate_json(data)
+            if accepted.canonical_bytes() == data:
+                return accepted
+        try:  # to say what is wrong with it
             value = canonical.decode(data)
         except RefusedError as refused:
             raise error(refused.message) from refused
-        parsed = cls.parse(value, error)
-        # A field left out that has a default, or `true` where 1 is meant, would be a second spelling too.
-        if parsed.canonical_bytes() != data:
-            raise error("not canonical JSON: a second spelling of the value", field="$")
-        return parsed
+        cls.parse(value, error)
+        # A field left out that has a default, or `true` where 1 is meant, is a second spelling too.
+        raise error("not canonical JSON: a second spelling of the value", field="$")
 
     @classmethod
     def parse(cls, value: Any, error: type[RefusedError] = RefusedError) -> Self:
@@ -57,3 +63,37 @@ class Closed(BaseModel):
             first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "$"
             raise error(first["msg"].removeprefix("Value error, "), field=field) from None
+
+
+@functools.cache
+def is_canonical_as_declared(schema: type[Closed]) -> bool:
+    """Return whether JSON of this schema, its fields in the order of their declaration, is canonical.
+
+    So it is where the fields are declared in canonical order and no value of the schema can be without a canonical form. Schemas that
+    are encoded thousands of times a second are declared so: pydantic then writes in a tenth of the time what is written by hand else.
+    """
+    described = schema.model_json_schema(mode="serialization", by_alias=False)
+    return all(_is_canonical(part) for part in (described, *described.get("$defs", {}).values()))
+
+
+def _is_canonical(described: Any) -> bool:
+    """Return whether a JSON Schema allows canonical values alone; a reference is as good as what it refers to."""
+    parts: list[Any] = []
+    match described:
+        case {"$ref": _} | {"const": bool() | str()} | {"type": "boolean" | "null" | "string"}:
+            pass
+        case {"const": int(value)}:
+            return abs(value) <= canonical.MAX_SAFE_INTEGER
+        case {"type": "integer", "minimum": int(low), "maximum": int(high)}:
+            return max(abs(low), abs(high)) <= canonical.MAX_SAFE_INTEGER
+        case {"anyOf": [*kinds]}:
+            parts = kinds
+        case {"type": "array", "items": item}:
+            parts = [item]
+        case {"type": "object", "additionalProperties": False, "properties": properties}:
+            if [*properties] != sorted(properties):
+                return False
+            parts = [*properties.values()]
+        case _:
+            return False
+    return all(map(_is_canonical, parts))

@@ -24,7 +24,14 @@ from appliance.core.receipt import SignedReceipt
 from appliance.core.storage import sync_folder
 from inference.notary.journal import JournalDamagedError, JournalUnavailableError, Segment
 from inference.notary.ledger import Head, Ledger, NotOpenError
-from inference.notary.records import HeadRecord, OpenRecord, PlaceRecord, ReceiptRecord, StartRecord
+from inference.notary.records import (
+    HeadRecord,
+    OpenRecord,
+    PlaceRecord,
+    ReceiptRecord,
+    StartRecord,
+    signed_text,
+)
 
 SEGMENT_BYTES = 16 * 2**20
 MAX_BYTES = 2**30
@@ -294,14 +301,14 @@ class Archive:
                         return found, part.places.get(key)
         raise NotOpenError("no receipt of this id", field="receipt")
 
-    def texts(self, after: int, limit: int) -> list[tuple[int, Any]]:
-        """Return positions and decoded receipts, at most `limit`, beyond position `after`."""
-        found: list[tuple[int, Any]] = []
+    def texts(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return positions and the canonical texts of signed receipts, at most `limit`, beyond position `after`."""
+        found: list[tuple[int, str]] = []
         for part in self._parts:
             first = max(after, part.before) - part.before
             for index in range(first, min(len(part.offsets), first + limit - len(found))):
                 payload = part.segment.read(part.offsets[index])
-                found.append((part.before + index + 1, json.loads(payload)["signed"]))
+                found.append((part.before + index + 1, signed_text(payload)))
         return found
 
     def close(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from appliance.core.names import Digest, Hex128, Timestamp
 from appliance.core.receipt import Count, Draft, End, Erase, Opening, SignedReceipt
 from appliance.core.schema import Closed
+
+_RECEIPT: Final = b'{"kind":"receipt","signed":'
 
 
 class OpenRecord(Closed):
@@ -19,11 +21,11 @@ class OpenRecord(Closed):
         receipt: Id of the receipt that will end it.
     """
 
-    kind: Literal["open"] = "open"
     client: Digest
-    receipt: Hex128
+    kind: Literal["open"] = "open"
     opened_at: Timestamp
     opening: Opening
+    receipt: Hex128
 
 
 class ReceiptRecord(Closed):
@@ -35,7 +37,12 @@ class ReceiptRecord(Closed):
 
 def receipt_payload(signed: bytes) -> bytes:
     """Return the canonical bytes of a `ReceiptRecord`, given those of its signed receipt."""
-    return b"".join((b'{"kind":"receipt","signed":', signed, b"}"))
+    return b"".join((_RECEIPT, signed, b"}"))
+
+
+def signed_text(payload: bytes) -> str:
+    """Return the canonical text of the signed receipt in such a payload."""
+    return payload.removeprefix(_RECEIPT)[:-1].decode("utf-8")
 
 
 class StartRecord(Closed):

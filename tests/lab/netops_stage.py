@@ -184,7 +184,7 @@ class StandIns:
                 "open": 0,
             }
         if request["op"] == "export":
-            entries = [{"position": n, "signed": {}} for n in range(request["after"] + 1, 4)][
+            entries = [{"position": n, "signed": "{}"} for n in range(request["after"] + 1, 4)][
                 : request["limit"]
             ]
             return {"entries": entries, "next": entries[-1]["position"] if entries else request["after"]}

@@ -66,7 +66,9 @@ def make_grown(folder: Path, leaves: int, admissions: int) -> None:
     _fill_log(paths, leaves)
     with (folder / "journal").open("w", encoding="utf-8") as journal:
         for position, signed in enumerate(_sign_receipts(key, admissions), 1):
-            journal.write(json.dumps({"position": position, "signed": signed.model_dump(mode="json")}) + "\n")
+            journal.write(
+                json.dumps({"position": position, "signed": signed.canonical_bytes().decode("utf-8")}) + "\n"
+            )
 
 
 def _make_control(state: Path) -> ControlPaths:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import selectors
 import socket
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.bench.receipts.disk import unsynced_pages
+from appliance.bench.serve.memory import cpu_s
 from appliance.bench.serve.process import await_path, process
 from appliance.core.errors import HostError
 from appliance.core.node import NodePaths
@@ -67,11 +67,6 @@ class Notary:
     folder: Path
     sockets: tuple[Path, ...]
     pid: int
-
-    def cpu_s(self) -> float:
-        """Return the processor time that it took so far, all threads (proc_pid_stat(5))."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -180,7 +175,7 @@ def load_notary(notary: Notary, at_once: int, seconds: float) -> Load:
         for cell in cells:
             stack.enter_context(contextlib.closing(cell.socket))
             selector.register(cell.socket, selectors.EVENT_READ, cell)
-        started, worked = time.perf_counter(), notary.cpu_s()
+        started, worked = time.perf_counter(), cpu_s(notary.pid)
         for cell in cells:
             cell.open()
         ended, busy = 0, at_once
@@ -197,7 +192,7 @@ def load_notary(notary: Notary, at_once: int, seconds: float) -> Load:
                     else:
                         busy -= 1
         took = time.perf_counter() - started
-        return Load(ended / took, (notary.cpu_s() - worked) / ended * 1e6)
+        return Load(ended / took, (cpu_s(notary.pid) - worked) / ended * 1e6)
 
 
 def replies_before_disk(notary: Notary, sessions: int) -> int | None:

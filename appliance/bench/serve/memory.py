@@ -1,7 +1,8 @@
-"""What a process holds in memory (proc_pid_status(5))."""
+"""What a process holds in memory (proc_pid_status(5)), and how long it had a processor (proc_pid_stat(5))."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def peak_bytes(pid: int) -> int:
     Raises:
         HostError: If there is no such process.
     """
-    return parse_peak(_status(pid))
+    return parse_peak(_read(pid, "status"))
 
 
 def parse_peak(status: str) -> int:
@@ -32,8 +33,18 @@ def parse_peak(status: str) -> int:
     return int(found[1]) * 1024
 
 
-def _status(pid: int) -> str:
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process took so far, all threads, in seconds.
+
+    Raises:
+        HostError: If there is no such process.
+    """
+    fields = _read(pid, "stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _read(pid: int, name: str) -> str:
     try:
-        return Path(f"/proc/{pid}/status").read_text("utf-8")
+        return Path(f"/proc/{pid}/{name}").read_text("utf-8")
     except OSError as error:
         raise HostError("a server under measurement is gone") from error

@@ -200,7 +200,10 @@ class SimulatedNode:
         if after > len(self.journal):
             return {"entries": [], "next": len(self.journal)}
         piece = self.journal[after : after + limit]
-        entries = [{"position": after + n + 1, "signed": signed} for n, signed in enumerate(piece)]
+        entries = [
+            {"position": after + n + 1, "signed": canonical.encode(signed).decode()}
+            for n, signed in enumerate(piece)
+        ]
         return {"entries": entries, "next": after + len(piece)}
 
     def op_heartbeat(self, nonce: str) -> dict[str, Any]:

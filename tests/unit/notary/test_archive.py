@@ -56,7 +56,9 @@ class World:
 
     async def exported(self, after: int = 0) -> list[tuple[int, SignedReceipt]]:
         entries = (await self.agent.ask("export", after=after, limit=10_000))["entries"]
-        return [(entry["position"], SignedReceipt.parse(entry["signed"])) for entry in entries]
+        return [
+            (entry["position"], SignedReceipt.parse_canonical(entry["signed"].encode())) for entry in entries
+        ]
 
     @property
     def segments(self) -> list[str]:

@@ -79,7 +79,7 @@ async def serve(paths: NodePaths, disk: RecordedDisk) -> None:
     async def fetch() -> None:
         page = await agent.ask("export", after=0, limit=10_000)
         for entry in page["entries"]:
-            disk.mark(("admitted", SignedReceipt.parse(entry["signed"])))
+            disk.mark(("admitted", SignedReceipt.parse_canonical(entry["signed"].encode())))
         await agent.ask("admitted", position=page["next"])
 
     for turn in range(12):
@@ -107,7 +107,7 @@ async def start_again(paths: NodePaths) -> list[SignedReceipt]:
     entries = (await agent.ask("export", after=0, limit=10_000))["entries"]
     await agent.close()
     await notary.aclose()
-    return [SignedReceipt.parse(entry["signed"]) for entry in entries]
+    return [SignedReceipt.parse_canonical(entry["signed"].encode()) for entry in entries]
 
 
 def verify(told: Told, kept: list[SignedReceipt]) -> None:

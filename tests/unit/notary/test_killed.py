@@ -80,7 +80,7 @@ def test_no_acknowledged_receipt_is_lost_over_many_kills(paths: NodePaths) -> No
     agent.close()
     process.terminate()
     assert process.wait(10) == 0
-    kept = [SignedReceipt.parse(entry["signed"]) for entry in entries]
+    kept = [SignedReceipt.parse_canonical(entry["signed"].encode()) for entry in entries]
     by_id = {signed.receipt.id: signed for signed in kept}
     assert len(by_id) == len(kept)
     assert len(given) > 5 * KILLS

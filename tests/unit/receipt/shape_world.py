@@ -147,7 +147,9 @@ class Node:
                 page = await self._agent.ask("export", after=self._seen, limit=count)
                 if len(page["entries"]) == count:
                     self._seen = page["next"]
-                    return [SignedReceipt.parse(entry["signed"]) for entry in page["entries"]]
+                    return [
+                        SignedReceipt.parse_canonical(entry["signed"].encode()) for entry in page["entries"]
+                    ]
                 await asyncio.sleep(0.002)
 
     async def stop_cell(self) -> None:

@@ -249,7 +249,7 @@ async def handed_over(paths: NodePaths) -> list[dict[str, Any]]:
     entries = (await agent.ask("export", after=0, limit=100))["entries"]
     await agent.close()
     await notary.aclose()
-    return [entry["signed"] for entry in entries]
+    return [json.loads(entry["signed"]) for entry in entries]
 
 
 def start(paths: NodePaths) -> tuple[str, list[dict[str, Any]]]:
@@ -285,7 +285,7 @@ class Handed:
 
     def receipts(self, after: int, limit: int) -> Receipts:
         entries = [
-            {"position": place, "signed": one}
+            {"position": place, "signed": canonical.encode(one).decode()}
             for place, one in enumerate(self.signed, 1)
             if after < place <= after + limit
         ]
