@@ -1,4 +1,4 @@
-"""Makes control's keys, once. Only `appliance control init` and tests call this; nothing is ever overwritten.
+"""Makes control's keys, once, and reads them. Nothing is ever overwritten, but the log's own keys when they are rotated.
 
 | file | kind | for |
 |---|---|---|
@@ -6,6 +6,7 @@
 | keys/log.key | Ed25519 | certifying the keys that verify receipts |
 | keys/checkpoint.key | Ed25519 | signing heads of the log of receipts |
 | keys/checkpoint-pq.key | ML-DSA-44 | the same, against quantum computers |
+| keys/retiring-checkpoint*.key | both | the same, with the keys before these, while a rotation is under way |
 | keys/ca.key | ECDSA P-256 | TLS certificates of nodes and of the console |
 | keys/ssh.key | Ed25519, OpenSSH | reaching nodes |
 | keys/seal.key | X25519 | opening pre-shared keys that the web process sealed |
@@ -13,10 +14,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,15 +28,19 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from appliance.core.errors import HostError
+from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import encode_base64
 from appliance.core.receipt import make_keyring
 from appliance.core.signing import key_id, public_text
-from appliance.core.storage import write_new
+from appliance.core.storage import read_or_none, sync_folder, write_atomic, write_new
 from appliance.transparency.checkpoint import LogSigner
+from appliance.transparency.errors import LogFormatError
+from appliance.transparency.note import VerifierKey
 from control.authority import DOMAIN, Authority, make_ca_certificate
 from control.config import ControlPaths
 
+LOG_KEYS: Final = ("checkpoint.key", "checkpoint-pq.key")
+RETIRING: Final = "retiring-"
 Maker = Callable[[], PrivateKeyTypes]
 _MAKERS: dict[str, Maker] = {
     "bundle.key": Ed25519PrivateKey.generate,
@@ -111,16 +118,83 @@ def read_authority(paths: ControlPaths) -> Authority:
 
 
 def read_log_signer(paths: ControlPaths) -> LogSigner:
-    """Read the keys that sign the log's heads. The log is named after the first: another key, another log.
+    """Read the keys that sign the log's heads. The log is named after the first that it ever had; other keys follow, the name stays.
 
     Raises:
         HostError: If one cannot be read or is of another kind.
     """
-    ed25519 = load_key(paths.keys / "checkpoint.key")
-    mldsa44 = load_key(paths.keys / "checkpoint-pq.key")
+    ed25519, mldsa44 = _read_pair(paths, "")
+    named = read_or_none(paths.log_keys)
+    origin = _origin(paths.log_keys, named) if named else f"log.{DOMAIN}/{key_id(public_text(ed25519))}"
+    retiring = LogSigner(origin, *_read_pair(paths, RETIRING)) if is_rotating(paths) else None
+    return LogSigner(origin, ed25519, mldsa44, retiring)
+
+
+def is_rotating(paths: ControlPaths) -> bool:
+    """Return whether the log has keys that retire."""
+    return all((paths.keys / f"{RETIRING}{name}").exists() for name in LOG_KEYS)
+
+
+def rotate_log_keys(paths: ControlPaths) -> None:
+    """Give the log new keys, and let those before them sign along until `retire_log_keys`. A stop in between is harmless: call it again.
+
+    Raises:
+        RefusedError: If the keys before have not retired.
+        HostError: If a key cannot be read.
+    """
+    for name in LOG_KEYS:
+        with suppress(FileExistsError):  # the rotation was begun, or the last one has not ended
+            os.link(paths.keys / name, paths.keys / f"{RETIRING}{name}")
+    sync_folder(paths.keys)
+    left = [name for name in LOG_KEYS if _same(paths.keys / name, paths.keys / f"{RETIRING}{name}")]
+    if not left:
+        raise RefusedError(
+            "the log's keys are being rotated", hint="first: appliance control log retire-keys"
+        )
+    for name in left:
+        write_atomic(paths.keys / name, _private_text(name, _MAKERS[name]()), 0o600, durable=True)
+
+
+def retire_log_keys(paths: ControlPaths) -> None:
+    """Remove the keys before the log's own.
+
+    Raises:
+        RefusedError: If there are none, or the rotation has not come to its end.
+    """
+    if not is_rotating(paths):
+        raise RefusedError("the log has no keys that retire", hint="first: appliance control log rotate-keys")
+    if any(_same(paths.keys / name, paths.keys / f"{RETIRING}{name}") for name in LOG_KEYS):
+        raise RefusedError("the rotation was cut off", hint="end it: appliance control log rotate-keys")
+    for name in LOG_KEYS:
+        (paths.keys / f"{RETIRING}{name}").unlink()
+    sync_folder(paths.keys)
+
+
+def publish_log_keys(paths: ControlPaths, signer: LogSigner) -> None:
+    """Show the log's keys to whoever enrols devices, once a head is signed with them."""
+    text = "".join(f"{key.render()}\n" for key in signer.verifier_keys).encode("ascii")
+    if read_or_none(paths.log_keys) != text:
+        write_atomic(paths.log_keys, text, 0o644, durable=True)
+
+
+def _read_pair(paths: ControlPaths, prefix: str) -> tuple[Ed25519PrivateKey, MLDSA44PrivateKey]:
+    ed25519, mldsa44 = (load_key(paths.keys / f"{prefix}{name}") for name in LOG_KEYS)
     if not isinstance(ed25519, Ed25519PrivateKey) or not isinstance(mldsa44, MLDSA44PrivateKey):
-        raise HostError("keys/checkpoint*.key is of another kind", hint="restore keys/ from a backup")
-    return LogSigner(f"log.{DOMAIN}/{key_id(public_text(ed25519))}", ed25519, mldsa44)
+        raise HostError(
+            f"keys/{prefix}checkpoint*.key is of another kind", hint="restore keys/ from a backup"
+        )
+    return ed25519, mldsa44
+
+
+def _origin(path: Path, named: bytes) -> str:
+    try:
+        return VerifierKey.parse(named.decode("ascii").split("\n")[0]).name
+    except (LogFormatError, ValueError) as error:
+        raise HostError(f"{path} is damaged", hint="restore public/ from a backup") from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
 
 
 def load_key(path: Path) -> PrivateKeyTypes:

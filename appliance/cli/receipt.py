@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from appliance.transparency.note import VerifierKey
 from appliance.transparency.proof import Continuation, Proof
 
 HELP = "Verify a receipt offline, with nothing but the receipt and the keys that came with the configuration."
-KEYS, LOG_KEYS, MEMORY = "receipt-keys.json", "log.vkey", "log.seen"
+KEYS, LOG_KEYS, WITNESS_KEYS, MEMORY = "receipt-keys.json", "log.vkey", "witnesses.vkey", "log.seen"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +67,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     watch.add_argument(
         "--log", type=Path, metavar="FILE", help=f"keys of the log; default: {LOG_KEYS} beside FILE or above"
     )
+    watch.add_argument(
+        "--quorum",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"refuse a head that fewer of the witnesses in {WITNESS_KEYS} have cosigned (default: 0)",
+    )
     watch.add_argument("--memory", type=Path, help=f"what was seen last; default: {MEMORY} beside the keys")
     watch.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
@@ -80,7 +88,7 @@ def _watch(args: argparse.Namespace) -> int:
     if args.file is None:
         return _watch_through_tunnel(args)
     keys = args.log or _find(args.file, LOG_KEYS, "--log")
-    memory = Memory(args.memory or keys.parent / MEMORY, _policy(keys, []))
+    memory = Memory(args.memory or keys.parent / MEMORY, _witnessed(keys, args.quorum))
     seen = memory.seen
     checkpoint = memory.advance(Continuation.parse(_text(args.file).encode("utf-8")))
     if args.json:
@@ -102,7 +110,7 @@ def _watch_through_tunnel(args: argparse.Namespace) -> int:
 
     folder = Folder(args.dir)
     keys = args.log or folder.log_keys
-    policy = _policy(keys, [])
+    policy = _witnessed(keys, args.quorum)
     api = Api(folder)
     try:
         watched = watch(folder.receipts, api, Memory(args.memory or folder.path / MEMORY, policy), policy)
@@ -203,6 +211,17 @@ def _policy(log: Path, witnesses: list[Path]) -> Policy:
         raise UsageError("a log has two keys", hint=f"{LOG_KEYS} came with the client's configuration")
     cosigners = tuple(VerifierKey.parse(_text(path).strip()) for path in witnesses)
     return Policy(keys[0], keys[1], cosigners, quorum=len(cosigners))
+
+
+def _witnessed(log: Path, quorum: int) -> Policy:
+    """Return a policy with the witnesses whose keys are beside the log's, where there are any."""
+    file = log.parent / WITNESS_KEYS
+    witnesses = tuple(map(VerifierKey.parse, _text(file).splitlines())) if file.exists() else ()
+    if not 0 <= quorum <= len(set(witnesses)):
+        raise UsageError(
+            f"--quorum {quorum} of {len(set(witnesses))} witnesses", hint=f"their keys are in {file}"
+        )
+    return replace(_policy(log, []), witnesses=witnesses, quorum=quorum)
 
 
 def describe(signed: SignedReceipt, keyring: Keyring) -> list[str]:

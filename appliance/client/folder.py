@@ -5,6 +5,7 @@ ca.pem              the internal CA; nothing else is trusted
 token               the bearer token, mode 0600; the OpenAI SDK's api_key
 receipt-keys.json   the keys that verify receipts
 log.vkey            the keys that verify heads of the log of receipts
+witnesses.vkey      the keys of those who cosign them, where the operator named any
 client.json         the rest: names, base URL, pins, pseudonym key (mode 0600)
 log.seen            the last head of that log that was seen
 receipts/           receipts as they come in, and the proofs that the log holds them
@@ -24,7 +25,14 @@ from appliance.core.errors import HostError, RefusedError, UsageError
 from appliance.core.names import decode_base64
 from appliance.core.receipt import Keyring, SignedReceipt, pseudonym, verify_receipt
 
-_IN_FILES: Final = {"wireguard_conf", "token", "ca_pem", "keyring", "log_keys"}  # of their own
+_IN_FILES: Final = {
+    "wireguard_conf",
+    "token",
+    "ca_pem",
+    "keyring",
+    "log_keys",
+    "witness_keys",
+}  # of their own
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,11 @@ class Folder:
     def log_keys(self) -> Path:
         """File with the keys of the log of receipts."""
         return self.path / "log.vkey"
+
+    @property
+    def witness_keys(self) -> Path:
+        """File with the keys of the log's witnesses; it need not be there."""
+        return self.path / "witnesses.vkey"
 
     @property
     def receipts(self) -> Path:
@@ -112,6 +125,8 @@ def write(configuration: ClientConfiguration, key: Path, path: Path) -> Folder:
     _put(path / "ca.pem", configuration.ca_pem, 0o644)
     _put(path / "receipt-keys.json", configuration.keyring.canonical_bytes().decode() + "\n", 0o644)
     _put(path / "log.vkey", "".join(f"{key}\n" for key in configuration.log_keys), 0o644)
+    if configuration.witness_keys:
+        _put(path / "witnesses.vkey", "".join(f"{key}\n" for key in configuration.witness_keys), 0o644)
     _put(path / "client.json", json.dumps(rest, indent=2) + "\n", 0o600)
     return Folder(path)
 

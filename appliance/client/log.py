@@ -33,6 +33,7 @@ class Watched:
         proven: Ids of kept receipts whose proof was verified and kept now.
         waiting: Ids of kept receipts that the log does not hold yet, or whose node has forgotten them.
         gaps: Node, and first and last number of receipts between kept ones that are not kept here.
+        witnesses, cosigned: How many witnesses are known, and how many of them have cosigned the head.
     """
 
     seen: Checkpoint
@@ -40,6 +41,8 @@ class Watched:
     proven: tuple[str, ...]
     waiting: tuple[str, ...]
     gaps: tuple[tuple[str, int, int], ...]
+    witnesses: int = 0
+    cosigned: int = 0
 
 
 def watch(receipts: Path, api: Api, memory: Memory, policy: Policy) -> Watched:
@@ -49,7 +52,7 @@ def watch(receipts: Path, api: Api, memory: Memory, policy: Policy) -> Watched:
         receipts: Folder of `<id>.json`; a proof is kept beside its receipt as `<id>.tlog-proof`.
         api: Through the tunnel.
         memory: Of the log.
-        policy: The log's keys.
+        policy: The log's keys, and those of its witnesses.
 
     Raises:
         LogError: A fork, a shrink, a proof that does not hold. The memory is as it was, or at a head that holds.
@@ -78,7 +81,8 @@ def watch(receipts: Path, api: Api, memory: Memory, policy: Policy) -> Watched:
         proof.verify(signed.canonical_bytes(), policy)
         write_atomic(file, proof.render(), 0o644, durable=True)
         proven.append(signed.receipt.id)
-    return Watched(seen, head, tuple(proven), tuple(waiting), gaps)
+    witnesses = len(set(policy.witnesses))
+    return Watched(seen, head, tuple(proven), tuple(waiting), gaps, witnesses, policy.count_witnesses(note))
 
 
 def _place(api: Api, receipt_id: str) -> int | None:
@@ -100,6 +104,8 @@ def render_json(watched: Watched) -> str:
             "log": watched.head.origin,
             "seen": watched.seen.size,
             "size": watched.head.size,
+            "witnesses": watched.witnesses,
+            "cosigned": watched.cosigned,
             "proven": watched.proven,
             "waiting": watched.waiting,
             "gaps": [{"node": node, "first": first, "last": last} for node, first, last in watched.gaps],
@@ -114,6 +120,8 @@ def render_lines(watched: Watched) -> list[str]:
         f"The log goes on: {watched.head.origin} is "
         + (f"from {seen} to {size} receipts." if size > seen else f"at {size} receipts, as before.")
     ]
+    if watched.witnesses:
+        lines.append(f"{watched.cosigned} of {watched.witnesses} witnesses have seen no other.")
     if watched.proven:
         lines.append(f"{len(watched.proven)} receipts are proven to be in it; the proofs are beside them.")
     if watched.waiting:

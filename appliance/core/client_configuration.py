@@ -36,6 +36,7 @@ class ClientConfiguration(Closed):
         ca_pem: The CA that signed the node's TLS certificate.
         keyring: The keys that verify receipts.
         log_keys: The two keys that verify heads of the log of receipts (docs/spec/log-v1.md section 3).
+        witness_keys: Keys of those who cosign the heads, as far as the operator named any (section 6 there).
         pseudonym_key: 32 bytes; receipts name the client by a keyed digest that only its holders can compute.
         pin_ids: Models that the client may use, the default first.
     """
@@ -50,5 +51,6 @@ class ClientConfiguration(Closed):
     ca_pem: Pem
     keyring: Keyring
     log_keys: Annotated[tuple[LogKey, ...], Field(min_length=2, max_length=2)]
+    witness_keys: Annotated[tuple[LogKey, ...], Field(max_length=16)] = ()
     pseudonym_key: Key32
     pin_ids: Annotated[tuple[Digest, ...], Field(max_length=64)]

@@ -97,15 +97,17 @@ class LogSigner:
     Attributes:
         origin: Name of the log, and of its keys.
         ed25519, mldsa44: Private keys, for checkpoints alone.
+        retiring: The keys before these, while there are verifiers that know no others.
     """
 
     origin: str
     ed25519: Ed25519PrivateKey
     mldsa44: MLDSA44PrivateKey
+    retiring: LogSigner | None = None
 
     @property
     def verifier_keys(self) -> tuple[VerifierKey, VerifierKey]:
-        """The public halves."""
+        """The public halves, not of those that retire."""
         raw = self.ed25519.public_key().public_bytes_raw()
         return VerifierKey(self.origin, Kind.ED25519, raw), self._cosigner.verifier_key
 
@@ -114,7 +116,9 @@ class LogSigner:
         checkpoint = Checkpoint(self.origin, size, root)
         signed = self.ed25519.sign(checkpoint.text.encode())
         first = Signature(self.origin, self.verifier_keys[0].id, signed)
-        return Note(checkpoint.text, (first, self._cosigner.cosign(checkpoint, timestamp)))
+        ours = first, self._cosigner.cosign(checkpoint, timestamp)
+        theirs = self.retiring.sign(size, root, timestamp).signatures if self.retiring else ()
+        return Note(checkpoint.text, (*ours, *theirs))
 
     @property
     def _cosigner(self) -> Cosigner:
@@ -160,10 +164,20 @@ class Policy:
         for key in (self.ed25519, self.mldsa44):
             if not _signed(note, key, checkpoint):
                 raise LogSignatureError("the log has not signed this with both keys", field="signature")
-        cosigned = sum(_signed(note, key, checkpoint) for key in set(self.witnesses))
+        cosigned = self.count_witnesses(note)
         if cosigned < self.quorum:
             raise WitnessError(f"{cosigned} of {self.quorum} witnesses have cosigned", field="signature")
         return checkpoint
+
+    def count_witnesses(self, note: Note) -> int:
+        """Return how many of the witnesses have cosigned a head.
+
+        Raises:
+            LogFormatError: If the note holds none.
+            LogSignatureError: If a witness's signature does not verify.
+        """
+        checkpoint = Checkpoint.parse(note.text)
+        return sum(_signed(note, key, checkpoint) for key in set(self.witnesses))
 
 
 def verify_cosignature(key: VerifierKey, checkpoint: Checkpoint, signature: Signature) -> None:

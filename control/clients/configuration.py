@@ -15,11 +15,12 @@ KEEPALIVE_S = 25  # keeps the NAT mapping of a client's router open; wg(8) names
 
 @dataclass(frozen=True)
 class PublicMaterial:
-    """What every client gets: the CA, and the keys that verify receipts and heads of their log."""
+    """What every client gets: the CA, and the keys that verify receipts, heads of their log, and its witnesses' cosignatures."""
 
     ca_pem: str
     keyring: Keyring
     log_keys: tuple[str, ...]
+    witness_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def render_configuration(
         ca_pem=material.ca_pem,
         keyring=material.keyring,
         log_keys=material.log_keys,
+        witness_keys=material.witness_keys,
         pseudonym_key=pseudonym_key,
         pin_ids=pin_ids,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from django.conf import settings
@@ -19,7 +20,7 @@ from control.clients.configuration import DeviceSecrets, NodeEnd, PublicMaterial
 from control.clients.models import AddressCounter, Client, ClientState, Device, DeviceState
 from control.clients.requests import NewDevice
 from control.clients.services import find_client
-from control.config import ControlPaths
+from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
 from control.hints import hint_on_commit
 from control.operators.services import token_digest
@@ -36,7 +37,7 @@ def add_device(new: NewDevice) -> ClientConfiguration:
             tunnel network that is full.
         UnavailableError: If the reconciler has not reached the client's node yet, so its key is not known.
     """
-    material = read_public_material(settings.PATHS)
+    material = read_public_material(settings.PATHS, settings.CONFIG.witnesses)
     seal_key = _read(settings.PATHS.seal_public).strip()
     made = DeviceSecrets(
         token=TOKEN_PREFIX + secrets.token_urlsafe(32),
@@ -79,8 +80,8 @@ def seal_context(public_key: str) -> bytes:
     return b"preshared-key\n" + public_key.encode("ascii")
 
 
-def read_public_material(paths: ControlPaths) -> PublicMaterial:
-    """Read the CA, the keyring and the log's keys.
+def read_public_material(paths: ControlPaths, witnesses: Iterable[WitnessConfig]) -> PublicMaterial:
+    """Read the CA, the keyring and the log's keys; name the witnesses.
 
     Raises:
         HostError: If they are missing or damaged.
@@ -92,7 +93,12 @@ def read_public_material(paths: ControlPaths) -> PublicMaterial:
             f"{paths.keyring} is damaged", hint="restart the reconciler; it writes it anew"
         ) from error
     log_keys = tuple(_read(paths.log_keys).splitlines())
-    return PublicMaterial(ca_pem=_read(paths.ca_certificate), keyring=keyring, log_keys=log_keys)
+    return PublicMaterial(
+        ca_pem=_read(paths.ca_certificate),
+        keyring=keyring,
+        log_keys=log_keys,
+        witness_keys=tuple(witness.key for witness in witnesses),
+    )
 
 
 def _node_end(node: Node) -> NodeEnd:

@@ -20,6 +20,10 @@ def add_parsers(actions: Any) -> None:
     continuation.add_argument("--old", type=int, default=0, metavar="SIZE", help="that was seen (default: 0)")
     continuation.add_argument("--out", type=Path, required=True, metavar="FILE")
     continuation.set_defaults(handler=write_continuation)
+    verbs.add_parser(
+        "rotate-keys", help="give it new keys; those before them sign along until they are retired"
+    ).set_defaults(handler=rotate_keys)
+    verbs.add_parser("retire-keys", help="let only the new keys sign").set_defaults(handler=retire_keys)
 
 
 def show_head(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
@@ -45,3 +49,26 @@ def write_continuation(args: argparse.Namespace) -> dict[str, Any]:
 
     args.out.write_bytes(prove_continuation(args.old, settings.PATHS.log).render())
     return {"ok": True, "file": str(args.out)}
+
+
+def rotate_keys(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
+    """Give the log new keys."""
+    from django.conf import settings
+
+    from control.keyfiles import rotate_log_keys
+
+    rotate_log_keys(settings.PATHS)
+    return {"ok": True, "next": _RESTART}
+
+
+def retire_keys(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
+    """Let only the new keys sign."""
+    from django.conf import settings
+
+    from control.keyfiles import retire_log_keys
+
+    retire_log_keys(settings.PATHS)
+    return {"ok": True, "next": _RESTART}
+
+
+_RESTART = "restart the reconciler: it reads the keys when it starts"

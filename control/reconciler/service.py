@@ -17,6 +17,7 @@ from control.audit.heartbeats import watch_silence
 from control.audit.retention import Retention
 from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
+from control.keyfiles import publish_log_keys
 from control.logs import log_event
 from control.reconciler.keys import ReconcilerKeys, read_keys
 from control.reconciler.listener import HintListener
@@ -65,6 +66,7 @@ class Reconciler:
         self._witnesses = Witnesses(paths.log, keys.checkpoints.verifier_keys, witnesses)
         self._retention = Retention(receipt_days)
         self._log_error = ""
+        self._shows_log_keys = False
         # A thread of its own: a thousand receipts take their time, and a revocation has none to lose.
         self._log_thread = threading.Thread(target=self._keep_log_forever, name="log", daemon=True)
 
@@ -142,6 +144,9 @@ class Reconciler:
         error = ""
         try:
             self._keeper.keep()
+            if not self._shows_log_keys:
+                publish_log_keys(self._paths, self._keys.checkpoints)
+                self._shows_log_keys = True
             self._witnesses.settle()
             self._retention.delete_old()
         except (ApplianceError, DatabaseError) as problem:

@@ -52,6 +52,7 @@ class Keeper:
         self._signer = signer
         self._witnessed = witnessed
         self._tiles: Tiles | None = None
+        self._is_renewed = False
         self._signed_at = -INTERVAL_S
 
     def keep(self) -> int:
@@ -60,6 +61,9 @@ class Keeper:
         Raises:
             HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
         """
+        if not self._is_renewed:
+            self._renew()
+            self._is_renewed = True
         due = time.monotonic() - self._signed_at >= INTERVAL_S
         if waiting()[:FULL].count() < (1 if due else FULL):
             return 0
@@ -85,9 +89,27 @@ class Keeper:
             CheckpointRecord.objects.create(
                 size=tiles.size, note=note.render().decode("utf-8"), settled=not self._witnessed
             )
-        if (
-            not self._witnessed
-        ):  # else once the witnesses were asked: whoever may read this folder sees no head before
+        self._show(tiles, note)
+
+    def _renew(self) -> None:
+        """Sign the last head again if it is not signed with the keys that there are now: they were rotated."""
+        last = CheckpointRecord.objects.last()
+        if last is None:
+            return
+        signed = Note.parse(last.note.encode("utf-8"))
+        if all(any(made.by(key) for made in signed.signatures) for key in self._signer.verifier_keys):
+            return
+        tiles = self._tiles = self._open()
+        note = self._signer.sign(tiles.size, merkle.root(tiles, tiles.size), int(time.time()))
+        CheckpointRecord.objects.filter(pk=last.pk).update(
+            note=note.render().decode("utf-8"), settled=not self._witnessed
+        )
+        self._show(tiles, note)
+        log_event(logger, logging.INFO, "checkpoint_signed_again", receipts=tiles.size)
+
+    def _show(self, tiles: Tiles, note: Note) -> None:
+        """Write a head into the folder, which others may read; where there are witnesses, that waits until they were asked."""
+        if not self._witnessed:
             tiles.write_checkpoint(note.render())
 
     def _open(self) -> Tiles:

@@ -1,4 +1,4 @@
-"""Signed heads of the log's tree. Rows are added and never changed; the tree itself is files."""
+"""Signed heads of the log's tree. Rows are added; of the last one the signatures may change, never what they sign. The tree itself is files."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,8 +17,14 @@ from appliance.client.log import Watched, render_json, render_lines, watch
 from appliance.core.chain import verify_chains
 from appliance.core.errors import HostError, ReceiptError, UnavailableError
 from appliance.core.receipt import Receipt, SignedReceipt, sign_receipt
-from appliance.transparency.checkpoint import LogSigner, Policy
-from appliance.transparency.errors import ConsistencyError, InclusionError, LogError, LogSignatureError
+from appliance.transparency.checkpoint import Checkpoint, Cosigner, LogSigner, Policy
+from appliance.transparency.errors import (
+    ConsistencyError,
+    InclusionError,
+    LogError,
+    LogSignatureError,
+    WitnessError,
+)
 from appliance.transparency.memory import Memory
 from appliance.transparency.merkle import inclusion_proof, leaf_hash, root
 from appliance.transparency.note import Note
@@ -48,13 +55,18 @@ class LyingNode:
         self.tiles = Tiles(folder, 0)
         self.placed: dict[str, int] = {}
 
-    def log(self, receipts: list[SignedReceipt], signer: LogSigner = SIGNER) -> None:
+    def log(
+        self, receipts: list[SignedReceipt], signer: LogSigner = SIGNER, witnesses: tuple[Cosigner, ...] = ()
+    ) -> None:
         for signed in receipts:
             self.placed[signed.receipt.id] = self.tiles.size
             self.tiles.append([leaf_hash(signed.canonical_bytes())])
         self.tiles.publish()
         size = self.tiles.size
-        self.tiles.write_checkpoint(signer.sign(size, root(self.tiles, size), 1).render())
+        note = signer.sign(size, root(self.tiles, size), 1)
+        checkpoint = Checkpoint.parse(note.text)
+        note = note.cosigned(*(witness.cosign(checkpoint, 1) for witness in witnesses))
+        self.tiles.write_checkpoint(note.render())
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -85,10 +97,10 @@ class Client:
         for signed in receipts:
             (self.path / "receipts" / f"{signed.receipt.id}.json").write_bytes(signed.canonical_bytes())
 
-    def watch(self) -> Watched:
+    def watch(self, policy: Policy = POLICY) -> Watched:
         api = Api(Folder(self.path), transport=httpx.MockTransport(self.node.answer))
         try:
-            return watch(self.path / "receipts", api, Memory(self.path / "log.seen", POLICY), POLICY)
+            return watch(self.path / "receipts", api, Memory(self.path / "log.seen", policy), policy)
         finally:
             api.close()
 
@@ -151,6 +163,29 @@ def test_a_head_of_other_keys_is_refused(client: Client, node: LyingNode) -> Non
     node.log(chain(5), other)
     with pytest.raises(LogSignatureError):
         client.watch()
+
+
+def test_witnesses_are_counted_and_too_few_are_refused(client: Client, node: LyingNode) -> None:
+    first, second = (Cosigner(f"w{n}.example", MLDSA44PrivateKey.generate()) for n in (1, 2))
+    known = replace(POLICY, witnesses=(first.verifier_key, second.verifier_key))
+    node.log(chain(5))
+    watched = client.watch(known)
+    assert (watched.witnesses, watched.cosigned) == (2, 0)
+    with pytest.raises(WitnessError):
+        client.watch(replace(known, quorum=1))
+    node.log(chain(1, word=1), witnesses=(first,))
+    watched = client.watch(replace(known, quorum=1))
+    assert (watched.seen.size, watched.witnesses, watched.cosigned) == (5, 2, 1)
+    assert "1 of 2 witnesses" in "\n".join(render_lines(watched))
+    assert (json.loads(render_json(watched))["witnesses"], json.loads(render_json(watched))["cosigned"]) == (
+        2,
+        1,
+    )
+    with pytest.raises(WitnessError):
+        client.watch(replace(known, quorum=2))
+    stranger = Cosigner("w1.example", MLDSA44PrivateKey.generate())
+    node.log(chain(1, word=2), witnesses=(stranger,))
+    assert client.watch(known).cosigned == 0
 
 
 def test_the_place_of_another_receipt_does_not_pass(client: Client, node: LyingNode) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from django.conf import settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.client import wireguard_key
+from appliance.client.folder import write
 from appliance.core.bundle import Tunnel
 from appliance.core.client_configuration import PRIVATE_KEY_PLACEHOLDER, ClientConfiguration
 from appliance.core.errors import RefusedError, UnavailableError
@@ -23,6 +26,7 @@ from control.clients.addresses import device_addresses, next_index
 from control.clients.enrolment import add_device, seal_context
 from control.clients.models import Client, ClientState, Device, DeviceState
 from control.clients.requests import NewClient, NewDevice
+from control.config import WitnessConfig
 from control.fleet.models import Node
 from control.pins.models import ModelPin
 from control.reconciler.keys import ReconcilerKeys
@@ -100,6 +104,19 @@ def test_a_key_is_used_once_and_never_again(acme: Client, node: Node) -> None:
         add("third", public_key=key)
     with pytest.raises(RefusedError, match="public_key"):
         add("fourth", public_key=node.wireguard_public_key)
+
+
+def test_the_configuration_names_the_log_s_keys_and_its_witnesses(
+    acme: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    witnesses = tuple(WitnessConfig(url=f"https://w{n}.example", key=f"w{n}.example+key") for n in (1, 2))
+    monkeypatch.setattr(settings, "CONFIG", settings.CONFIG.model_copy(update={"witnesses": witnesses}))
+    key = tmp_path / "key"
+    wireguard_key.generate(key)
+    given = add("laptop", public_key=wireguard_key.public_key(key))
+    folder = write(given, key, tmp_path / "client")
+    assert folder.log_keys.read_text("utf-8") == settings.PATHS.log_keys.read_text("utf-8")
+    assert folder.witness_keys.read_text("utf-8").split() == ["w1.example+key", "w2.example+key"]
 
 
 def test_a_device_name_is_free_again_after_its_revocation(acme: Client) -> None:
