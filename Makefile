@@ -16,8 +16,8 @@ test: setup check ## everything; as root the lab tests run for real, without roo
 	@$(PYTHON) -m pytest
 
 soak: setup ## a thousand kills of notary and control, twenty thousand simulated crashes (hours)
-	@KILLS=1000 CRASH_POINTS=20000 $(PYTHON) -m pytest tests/unit/notary/test_killed.py \
-		tests/unit/notary/test_crash_points.py tests/unit/control/test_control_killed.py
+	@KILLS=1000 CRASH_POINTS=20000 PLACES=10000 $(PYTHON) -m pytest tests/unit/notary/test_killed.py \
+		tests/unit/notary/test_crash_points.py tests/unit/control/test_control_killed.py tests/unit/receipt/test_attacks.py
 
 check: setup ## formatting, lint, types, import direction
 	@$(PYTHON) -m ruff format --check .

@@ -5,6 +5,8 @@ Attacks on a node's journal, and on its way to control, are in test_journal_atta
 
 from __future__ import annotations
 
+import os
+import re
 import runpy
 from collections.abc import Iterator
 from dataclasses import replace
@@ -176,6 +178,9 @@ def test_signatures_of_nobody_have_one_form(bench: Bench, lines: list[str]) -> N
 
 # -- one byte changed at every offset
 
+PLACES = int(
+    os.environ.get("PLACES", "30")
+)  # of a file for others' tools, which are processes; `make soak`: all
 
 FILES = {
     "receipt": {"receipt_format", "receipt_key", "receipt_node", "receipt_signature"},
@@ -260,6 +265,29 @@ def test_so_it_is_by_the_page_alone(bench: Bench, name: str) -> None:
         said = bench.page_alone(evidence)
         assert said == in_page(evidence) or in_page(evidence) == "not JSON"
         assert said != VALID
+
+
+# What the tools read, and who of them does: the head of the log has not OpenSSH's form.
+SIGNED = {
+    "receipt": (rb'"receipt":(.*),"signature"', {"openssh", "openssl"}),
+    "keyring": (rb'"body":(.*),"log_key"', {"openssh", "openssl"}),
+    "proof": (rb"\n\n((?s:.*))\n\n", {"openssl"}),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_one_byte_of_what_is_signed_changed_is_refused_by_openssh_and_openssl(
+    bench: Bench, name: str
+) -> None:
+    honest, (pattern, tools) = Evidence(), SIGNED[name]
+    assert set(bench.tools(honest).values()) == {VALID}
+    data: bytes = getattr(honest, name)
+    found = re.search(pattern, data)
+    assert found is not None
+    first, end = found.span(1)
+    for place in range(first, end, max(1, (end - first) // PLACES)):
+        said = bench.tools(replace(honest, **{name: changed_at(data, place)}), beside=honest)
+        assert {tool for tool in tools if said[tool] == VALID} == set(), place
 
 
 # -- heads of the log, to a client that has seen an earlier one

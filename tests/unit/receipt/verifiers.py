@@ -125,10 +125,15 @@ class Bench:
         assert not done.stderr
         return _said(done.stdout)
 
-    def tools(self, evidence: Evidence) -> dict[str, str]:
-        """Return what OpenSSH and OpenSSL say with the commands of VERIFY.md, word for word."""
+    def tools(self, evidence: Evidence, beside: Evidence | None = None) -> dict[str, str]:
+        """Return what OpenSSH and OpenSSL say with the commands of VERIFY.md, word for word.
+
+        Args:
+            evidence: The files.
+            beside: Whose signature files lie beside them; None: those that fit them.
+        """
         evidence.write(self.folder)
-        for name, signature in _ssh_signatures(evidence):
+        for name, signature in _ssh_signatures(beside or evidence):
             (self.folder / name).write_text(signature)
         shown = Path(archive.__file__).with_name("VERIFY.md").read_text("utf-8")
         _, openssh, openssl = re.findall(r"^```sh\n(.*?)^```$", shown, re.DOTALL | re.MULTILINE)
