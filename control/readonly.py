@@ -16,7 +16,11 @@ else:
 
 
 class ReadOnlyAdmin(Base):
-    """Shows rows; adds, edits and deletes none. What may be changed is an action that calls a service."""
+    """Shows rows; adds, edits and deletes none. What may be changed is an action that calls a service, with `permissions=["verb"]`."""
+
+    def has_verb_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change rows of this kind, by the services' verbs."""
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
         """Nothing is added here."""

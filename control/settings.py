@@ -94,6 +94,7 @@ ROOT_URLCONF = "control.urls"
 WSGI_APPLICATION = "control.wsgi.application"
 STATIC_URL = "/static/"
 
+AUTHENTICATION_BACKENDS = ["control.operators.roles.RoleBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
@@ -133,7 +134,7 @@ REST_FRAMEWORK = {
         "control.api.authentication.BearerAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    "DEFAULT_PERMISSION_CLASSES": ["control.api.permissions.RolePermission"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["control.api.parsing.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "control.api.pagination.Pages",

@@ -256,7 +256,7 @@ def device_id(mgmt: Machine, client: MachineSpec) -> int:
 @contextmanager
 def operator(mgmt: Machine, path: str) -> Iterator[subprocess.Popen[str]]:
     """Yield an API call that waits for its moment: a line on its standard input."""
-    control(mgmt, "create-operator", "demo", "--no-password")
+    control(mgmt, "operator", "add", "demo", "--no-password")
     token = str(control(mgmt, "token", "create", "demo", "demo")["token"])
     ca = f"{provision.CONTROL_STATE}/public/ca.pem"
     with program(mgmt, "operator", MGMT_ADDRESS, str(CONSOLE_PORT), ca, path) as call:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 from django.contrib.auth.models import User
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -12,6 +14,13 @@ from control.operators.models import ApiToken
 from control.operators.services import token_digest
 
 
+def _comes_from(request: Request, token: ApiToken) -> bool:
+    """Whether a request comes from where its token may. Behind something else that ends TLS, that is its address."""
+    address = ip_address(request.META["REMOTE_ADDR"])
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return not token.networks or any(mapped in ip_network(block) for block in token.networks)
+
+
 class BearerAuthentication(BaseAuthentication):
     """Admits the operator whose token it is. One refusal for every reason, so nothing can be probed."""
 
@@ -19,7 +28,7 @@ class BearerAuthentication(BaseAuthentication):
         """Return the operator and token, or None when the request has no Authorization header.
 
         Raises:
-            AuthenticationFailed: If there is one and it does not name a living token of an active operator.
+            AuthenticationFailed: If there is one and it does not name a living token of an active operator, or comes from elsewhere.
         """
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:
@@ -33,7 +42,7 @@ class BearerAuthentication(BaseAuthentication):
             .filter(sha256=token_digest(text), expires_at__gt=timezone.now(), operator__is_active=True)
             .first()
         )
-        if token is None:
+        if token is None or not _comes_from(request, token):
             raise AuthenticationFailed
         return token.operator, token
 

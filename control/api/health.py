@@ -15,6 +15,8 @@ from control.fleet.models import Node
 class Health(APIView):
     """GET: version, database, nodes with the code of their last error, number of alarms."""
 
+    right = "fleet.view_node"
+
     def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
         """Return the state of control as its database knows it."""
         nodes = Node.objects.values("name", "last_seen_at", "last_error")

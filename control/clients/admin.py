@@ -74,17 +74,17 @@ class ClientAdmin(Adding, ReadOnlyAdmin):
     fields = ("name", "state", "home", "allowed_models", "limits", "created_at")
     actions = ("suspend", "resume", "revoke")
 
-    @admin.action(description="Suspend the chosen clients")
+    @admin.action(permissions=["verb"], description="Suspend the chosen clients")
     def suspend(self, request: HttpRequest, queryset: QuerySet[Client]) -> None:
         """Cut them off until they are resumed."""
         _apply(request, queryset, suspend_client, "suspended")
 
-    @admin.action(description="Resume the chosen clients")
+    @admin.action(permissions=["verb"], description="Resume the chosen clients")
     def resume(self, request: HttpRequest, queryset: QuerySet[Client]) -> None:
         """Serve them again."""
         _apply(request, queryset, resume_client, "resumed")
 
-    @admin.action(description="Revoke the chosen clients for good")
+    @admin.action(permissions=["verb"], description="Revoke the chosen clients for good")
     def revoke(self, request: HttpRequest, queryset: QuerySet[Client]) -> None:
         """Cut them off for good."""
         _apply(request, queryset, revoke_client, "revoked")
@@ -102,7 +102,7 @@ class DeviceAdmin(Adding, ReadOnlyAdmin):
     fields = ("client", "name", "state", "public_key", "index", "created_at", "revoked_at")
     actions = ("revoke",)
 
-    @admin.action(description="Revoke the chosen devices for good")
+    @admin.action(permissions=["verb"], description="Revoke the chosen devices for good")
     def revoke(self, request: HttpRequest, queryset: QuerySet[Device]) -> None:
         """Cut them off for good."""
         _apply(request, queryset, revoke_device, "revoked")

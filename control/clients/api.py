@@ -91,12 +91,13 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
 class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Device]):
     """`/devices`: list, create (its configuration comes back once), retrieve, revoke."""
 
+    queryset = Device.objects.select_related("client")
     serializer_class = DeviceShape
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Device]:
         """Return the devices, filtered by `?client=`."""
-        devices = Device.objects.select_related("client")
+        devices = super().get_queryset()
         chosen = DeviceFilter.parse_query(self.request.query_params)
         return devices.filter(client__name=chosen.client) if chosen.client else devices
 

@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class OperatorsApp(AppConfig):
-    """API tokens of operators."""
+    """Operators, their roles and their API tokens."""
 
     name = "control.operators"
     label = "operators"

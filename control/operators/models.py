@@ -1,4 +1,4 @@
-"""API tokens. Operators themselves are Django's users."""
+"""Operators: Django's users, each with a role, and their tokens for the API."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 
+from control.operators.roles import Role
+
+
+class Operator(models.Model):
+    """What a user may do. An administrator is Django's superuser, too."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="operator")
+    role = models.CharField(max_length=16, choices=[(role.value, role.value) for role in Role])
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.role}"
+
 
 class ApiToken(models.Model):
-    """A token of an operator for the API. Only its digest is here."""
+    """A token of an operator for the API. Only its digest is here.
+
+    Attributes:
+        role: What it may do at most; empty: what its operator may.
+        networks: Where it may come from, as CIDR blocks; empty: from anywhere.
+    """
 
     operator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     name = models.CharField(max_length=32)
     sha256 = models.CharField(max_length=64, unique=True)
+    role = models.CharField(max_length=16, blank=True, default="")
+    networks = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
 

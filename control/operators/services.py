@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Annotated
 
 from django.contrib.auth.models import User
@@ -12,20 +13,31 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from appliance.core.errors import RefusedError
 from appliance.core.names import Name
 from appliance.core.schema import Closed
-from control.operators.models import ApiToken
+from control.operators.models import ApiToken, Operator
+from control.operators.roles import Role, role_of
 
 PREFIX = "sac_"  # by which secret scanners find a leaked token
+
+
+def _network(value: str) -> str:
+    if str(ip_network(value)) != value:
+        raise ValueError("a network is written like 10.0.0.0/8 or 2001:db8::/32")
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class NewOperator(Closed):
     """An operator to create."""
 
     name: Name
+    role: Role = Role.OPERATOR
 
 
 class NewToken(Closed):
@@ -35,11 +47,15 @@ class NewToken(Closed):
         operator: Whose.
         name: Unique among the operator's tokens.
         days: How long it lives, in days.
+        role: What it may do at most; None: what its operator may.
+        networks: Where it may come from, as CIDR blocks; none: from anywhere.
     """
 
     operator: Name
     name: Name
     days: Annotated[int, Field(ge=1, le=366)] = 90
+    role: Role | None = None
+    networks: Annotated[tuple[Network, ...], Field(max_length=32)] = ()
 
 
 def create_operator(new: NewOperator, password: str | None) -> User:
@@ -50,7 +66,7 @@ def create_operator(new: NewOperator, password: str | None) -> User:
     """
     if User.objects.filter(username=new.name).exists():
         raise RefusedError("the name is taken", field="name")
-    user = User(username=new.name, is_staff=True, is_superuser=True)
+    user = User(username=new.name, is_staff=True, is_superuser=new.role is Role.ADMINISTRATOR)
     if password is None:
         user.set_unusable_password()
     else:
@@ -61,7 +77,43 @@ def create_operator(new: NewOperator, password: str | None) -> User:
                 "too weak", field="password", hint="14 characters or more, none of the common ones"
             ) from error
         user.set_password(password)
-    user.save()
+    with transaction.atomic():
+        user.save()
+        Operator.objects.create(user=user, role=new.role)
+    return user
+
+
+def give_role(name: str, role: Role) -> None:
+    """Give an operator another role, in force with the next request, for tokens and open sessions alike.
+
+    Raises:
+        RefusedError: If there is no such operator.
+    """
+    with transaction.atomic():
+        user = find_operator(name)
+        Operator.objects.update_or_create(user=user, defaults={"role": role})
+        User.objects.filter(pk=user.pk).update(is_superuser=role is Role.ADMINISTRATOR)
+
+
+def disable_operator(name: str) -> None:
+    """End an operator's tokens and sessions, and let nobody in under this name.
+
+    Raises:
+        RefusedError: If there is no such operator.
+    """
+    with transaction.atomic():
+        user = find_operator(name)
+        ApiToken.objects.filter(operator=user).delete()
+        User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def find_operator(name: str) -> User:
+    """Return an active operator. Raises RefusedError if there is none of this name."""
+    user = User.objects.filter(username=name, is_active=True).first()
+    if user is None:
+        raise RefusedError(
+            "there is no operator of this name", field="operator", hint="appliance control operator list"
+        )
     return user
 
 
@@ -72,9 +124,7 @@ def create_token(new: NewToken) -> str:
         RefusedError: If there is no such operator, or it has a token of this name.
     """
     with transaction.atomic():
-        operator = User.objects.filter(username=new.operator, is_active=True).first()
-        if operator is None:
-            raise RefusedError("there is no operator of this name", field="operator")
+        operator = find_operator(new.operator)
         if ApiToken.objects.filter(operator=operator, name=new.name).exists():
             raise RefusedError("the operator has a token of this name", field="name")
         text = PREFIX + secrets.token_urlsafe(32)
@@ -82,9 +132,30 @@ def create_token(new: NewToken) -> str:
             operator=operator,
             name=new.name,
             sha256=token_digest(text),
+            role=new.role or "",
+            networks=list(new.networks),
             expires_at=timezone.now() + timedelta(days=new.days),
         )
     return text
+
+
+def revoke_token(operator: str, name: str) -> None:
+    """Delete a token. Raises RefusedError if there is none of this name."""
+    if not ApiToken.objects.filter(operator__username=operator, name=name).delete()[0]:
+        raise RefusedError(
+            "the operator has no token of this name", field="name", hint="appliance control token list"
+        )
+
+
+def operator_facts(user: User) -> dict[str, object]:
+    """Return what a list says of an operator."""
+    return {
+        "name": user.get_username(),
+        "role": role_of(user),
+        "active": user.is_active,
+        "password": user.has_usable_password(),
+        "last_login": user.last_login,
+    }
 
 
 def token_digest(text: str) -> str:

@@ -30,6 +30,8 @@ class ContinuationQuery(QueryFilter):
 class LogView(ViewSet):
     """`/log/checkpoint`, `/log/continuation?old=SIZE` (docs/spec/log-v1.md sections 4 and 6)."""
 
+    right = "transparency.view_checkpointrecord"
+
     @action(detail=False, methods=["get"])
     def checkpoint(self, request: Request) -> HttpResponse:  # noqa: ARG002
         """Return the newest checkpoint."""

@@ -90,7 +90,7 @@ def test_a_refusal_names_the_field_and_says_what_to_do(run: Run, acme: Client) -
 
 
 def test_an_operator_without_a_password_has_tokens_only(run: Run) -> None:
-    assert run("create-operator", "olivia", "--no-password")[0] == 0
+    assert run("operator", "add", "olivia", "--no-password")[0] == 0
     assert run("token", "create", "olivia", "ci")[1]["token"].startswith("sac_")
     assert not User.objects.get().has_usable_password()
     assert run("token", "create", "olivia", "ci")[0] == 1
@@ -101,7 +101,7 @@ def test_a_weak_password_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -
     import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
-    code, printed = run("create-operator", "olivia", "--password-stdin")
+    code, printed = run("operator", "add", "olivia", "--password-stdin")
     assert code == 1
     assert printed["error"]["message"].startswith("password: ")
     assert not User.objects.exists()

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from control_cast import OverTls, node_request
 from django.conf import settings
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -31,6 +31,8 @@ from control.clients.models import Client
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
+from control.operators.models import Operator
+from control.operators.roles import Role
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency.keeper import Keeper
 
@@ -254,8 +256,7 @@ def test_a_viewer_looks_and_downloads_and_a_colleague_without_the_right_does_not
     log()
     colleague = User.objects.create_user("victor", is_staff=True)
     viewer = User.objects.create_user("vera", is_staff=True)
-    views = ("view_receiptrecord", "view_alarm", "view_checkpointrecord")
-    viewer.user_permissions.set(Permission.objects.filter(codename__in=views))
+    Operator.objects.create(user=viewer, role=Role.AUDITOR)
     for path in (path.replace("/1/", f"/{record.pk}/") for path in PATHS):
         assert browser_of(colleague).get(path).status_code == 403, path
         assert browser_of(viewer).get(path).status_code == 200, path

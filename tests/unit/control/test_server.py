@@ -87,7 +87,7 @@ def control(tmp_path: Path) -> Control:
 
 
 def test_the_server_answers_over_tls_of_our_ca_and_stops_on_a_signal(control: Control) -> None:
-    control.run("create-operator", "olivia", "--no-password")
+    control.run("operator", "add", "olivia", "--no-password")
     token = str(control.run("token", "create", "olivia", "ci")["token"])
     control.paths.keys.rename(control.paths.state / "gone")  # it serves without them
     with control.service("serve") as process:
