@@ -70,16 +70,13 @@ class NodeFiles:
 
     def write_routes(self, routes: Mapping[str, str]) -> None:
         """Make links; one that is there is replaced without a moment of absence."""
-        for name, client in routes.items():
-            path, target = f"{self._paths.peers}/{name}", _target(client)
-            try:
-                os.symlink(target, path)
-            except FileExistsError:
-                temporary = f"{self._paths.peers}/.{name}.new"
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                os.symlink(target, temporary)
-                os.replace(temporary, path)
+        # By names within the open folder: with ten thousand devices the walk to it is half of the time.
+        folder = os.open(self._paths.peers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name, client in routes.items():
+                _link(_target(client), name, folder)
+        finally:
+            os.close(folder)
 
     def remove_routes(self, names: Iterable[str]) -> None:
         """Remove links."""
@@ -106,6 +103,17 @@ def _make_folder(folder: Path, mode: int) -> None:
     # Not by mkdir's mode: the umask would narrow it, and NGINX and the cells' users must pass.
     if folder.stat().st_mode & 0o777 != mode:
         folder.chmod(mode)
+
+
+def _link(target: str, name: str, folder: int) -> None:
+    try:
+        os.symlink(target, name, dir_fd=folder)
+    except FileExistsError:
+        temporary = f".{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        os.symlink(target, temporary, dir_fd=folder)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _target(client: str) -> str:

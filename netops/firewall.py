@@ -69,7 +69,7 @@ class FirewallTable:
     def _transact(self, text: bytes) -> None:
         if not text:
             return
-        command.run(["nft", "--check", "--file", "-"], stdin=text, quote_error=True)
+        # One transaction: of a text that nft refuses nothing is done (nft(8)).
         command.run(["nft", "--file", "-"], stdin=text, quote_error=True)
 
     def _listing(self) -> bytes | None:

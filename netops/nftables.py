@@ -25,6 +25,7 @@ from collections.abc import Iterable
 
 from appliance.core.bundle import Tunnel
 from appliance.core.errors import HostError
+from appliance.core.names import is_canonical_address
 from appliance.core.node import NodeSettings
 
 TABLE = "inet appliance"
@@ -181,7 +182,8 @@ def _quote(interface: str) -> str:
 
 def _host(address: str) -> str:
     # A zone (RFC 4007, `fe80::1%text`) may hold any text.
-    return str(ipaddress.ip_address(address.partition("%")[0]))
+    plain = address.partition("%")[0]
+    return plain if is_canonical_address(plain) else str(ipaddress.ip_address(plain))
 
 
 def _network(network: str) -> str:

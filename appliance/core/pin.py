@@ -30,8 +30,8 @@ class PinnedFile(Closed):
     """
 
     path: FileName
-    size: Annotated[int, Field(ge=1, le=2**43)]
     sha256: Digest
+    size: Annotated[int, Field(ge=1, le=2**43)]
 
 
 class Launch(Closed):
@@ -43,9 +43,9 @@ class Launch(Closed):
         batch_tokens: Largest number of tokens in one call of llama_decode.
     """
 
+    batch_tokens: Annotated[int, Field(ge=32, le=8192)] = 512
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576)] = 2048
     max_sessions: Annotated[int, Field(ge=1, le=255)] = 8
-    batch_tokens: Annotated[int, Field(ge=32, le=8192)] = 512
 
 
 class Runtime(Closed):
@@ -63,9 +63,9 @@ class ToolCalls(Closed):
         arguments: The object's name for the arguments.
     """
 
+    arguments: Literal["arguments", "parameters"] = "arguments"
     begin: Annotated[str, StringConstraints(max_length=64)]
     end: Annotated[str, StringConstraints(max_length=64)]
-    arguments: Literal["arguments", "parameters"] = "arguments"
 
 
 class Manifest(Closed):
@@ -85,19 +85,19 @@ class Manifest(Closed):
         source: Where the files came from, for people.
     """
 
-    v: Literal[1] = 1
-    name: Name
-    version: Version
-    files: Annotated[tuple[PinnedFile, ...], Field(min_length=1, max_length=64)]
     chat_template: Annotated[str, StringConstraints(min_length=1, max_length=65536)]
+    files: Annotated[tuple[PinnedFile, ...], Field(min_length=1, max_length=64)]
+    launch: Launch
+    licence: Annotated[str, StringConstraints(max_length=128)]
+    name: Name
+    runtime: Runtime
+    source: Annotated[str, StringConstraints(max_length=512)]
     stop: Annotated[
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...], Field(max_length=8)
     ]
     tool_calls: ToolCalls | None = None
-    launch: Launch
-    runtime: Runtime
-    licence: Annotated[str, StringConstraints(max_length=128)]
-    source: Annotated[str, StringConstraints(max_length=512)]
+    v: Literal[1] = 1
+    version: Version
 
     @property
     def pin_id(self) -> str:

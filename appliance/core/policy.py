@@ -20,9 +20,9 @@ from appliance.core.schema import Closed
 class DeviceAccess(Closed):
     """A device that may speak to the cell: its tunnel addresses and the digest of its bearer token."""
 
-    name: Name
     address4: Address4
     address6: Address6
+    name: Name
     token_sha256: Digest
 
 
@@ -40,14 +40,14 @@ class Policy(Closed):
         devices: Who may speak.
     """
 
-    v: Literal[1] = 1
     client: Name
+    devices: tuple[DeviceAccess, ...]
     generation: Generation
-    revoked: bool
-    seats: Annotated[int, Field(ge=1)]
     limits: Limits
     models: tuple[Manifest, ...]
-    devices: tuple[DeviceAccess, ...]
+    revoked: bool
+    seats: Annotated[int, Field(ge=1, le=1024)]
+    v: Literal[1] = 1
 
 
 def render_policy(bundle: Bundle, client: Client) -> Policy:

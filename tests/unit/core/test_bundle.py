@@ -113,7 +113,11 @@ CASES = {
         None,
         "clients.0.devices.0.extra",
     ),
-    "zero key": (bundle(clients=[client(devices=[device(0)])]), None, "clients.0.devices.0.public_key"),
+    "zero key": (
+        bundle(clients=[client(devices=[device(2, public_key=key32(0))])]),
+        None,
+        "clients.0.devices.0.public_key",
+    ),
     "short key": (
         bundle(clients=[client(devices=[device(2, public_key="AAAA")])]),
         None,
