@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from appliance.client.api import Api
 from appliance.core.chain import verify_chains
@@ -21,6 +22,10 @@ from appliance.transparency.merkle import consistency_proof, inclusion_proof
 from appliance.transparency.note import Note
 from appliance.transparency.proof import Continuation, Proof
 from appliance.transparency.tiles import CHECKPOINT, TileReader
+
+_NOT_AS_SIGNED: Final = (
+    "ask again; if it stays so, tell the operator that the node does not serve what was signed"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def watch(receipts: Path, api: Api, memory: Memory, policy: Policy) -> Watched:
         raise UnavailableError("the node publishes no log yet", hint="ask again in a minute")
     note, seen = Note.parse(text), memory.seen
     size = policy.verify(note).size
-    tiles = TileReader(api.log_file, size)
+    tiles = TileReader(api.log_file, size, hint=_NOT_AS_SIGNED)
     head = memory.advance(Continuation(seen.size, tuple(consistency_proof(tiles, seen.size, size)), note))
     kept = [SignedReceipt.parse_canonical(file.read_bytes()) for file in sorted(receipts.glob("*.json"))]
     gaps = tuple(verify_chains(kept))

@@ -20,6 +20,7 @@ from appliance.transparency.merkle import HASH_BYTES, node_hash
 _HEIGHT: Final = 8
 WIDTH: Final = 1 << _HEIGHT
 CHECKPOINT: Final = "checkpoint"
+RESTORE: Final = "restore it from a backup"
 _CACHED_TILES: Final = 1024  # 8 MiB
 
 
@@ -47,13 +48,15 @@ class TileReader:
     Args:
         load: Returns what is under a tile's path, None if nothing is.
         size: Entries.
+        hint: What to do where a tile is missing or damaged.
 
     Raises:
         HostError: If a tile of this size is missing or has another length.
     """
 
-    def __init__(self, load: Load, size: int) -> None:
+    def __init__(self, load: Load, size: int, hint: str = RESTORE) -> None:
         self._load = load
+        self._hint = hint
         self._tails = [self._read_tail(level, size) for level in range(_levels(size))]
         self._full = lru_cache(_CACHED_TILES)(self._read_full)
 
@@ -91,9 +94,9 @@ class TileReader:
         if data is None and width < WIDTH:  # partial ones go once their tile is full
             data, expected = self._load(tile_path(level, index)), WIDTH
         if data is None:
-            raise HostError(f"the log's tile {path} cannot be read", hint="restore it from a backup")
+            raise HostError(f"the log's tile {path} cannot be read", hint=self._hint)
         if len(data) != expected * HASH_BYTES:
-            raise HostError(f"the log's tile {path} is damaged", hint="restore it from a backup")
+            raise HostError(f"the log's tile {path} is damaged", hint=self._hint)
         return data[: width * HASH_BYTES]
 
 
@@ -198,7 +201,7 @@ def load_tile(folder: Path, path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise HostError(f"the log's {path} cannot be read", hint="restore it from a backup") from error
+        raise HostError(f"the log's {path} cannot be read", hint=RESTORE) from error
 
 
 def tile_paths(old: int, new: int) -> Iterator[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from appliance.core.errors import HostError
 from appliance.core.names import encode_base64
-from appliance.transparency.tiles import load_tile, tile_path, tile_paths
+from appliance.transparency.tiles import RESTORE, load_tile, tile_path, tile_paths
 from control.audit.models import ReceiptRecord
 from control.fleet.models import Node
 from control.transparency.models import CheckpointRecord
@@ -50,7 +50,7 @@ def _texts(folder: Path, tiles: Iterator[tuple[int, int, int]]) -> Iterator[tupl
         path = tile_path(level, index, width)
         data = load_tile(folder, path)
         if data is None:
-            raise HostError(f"the log's tile {path} cannot be read", hint="restore it from a backup")
+            raise HostError(f"the log's tile {path} cannot be read", hint=RESTORE)
         yield path, encode_base64(data)
 
 

@@ -207,8 +207,9 @@ def test_a_changed_tile_does_not_pass(client: Client, node: LyingNode) -> None:
     with pytest.raises(LogError):
         client.watch()
     tile.write_bytes(tile.read_bytes()[:-32])
-    with pytest.raises(HostError):
+    with pytest.raises(HostError) as refused:
         client.watch()
+    assert "tell the operator" in str(refused.value.hint)
 
 
 def test_gaps_in_what_was_kept_are_told_and_forks_of_a_chain_are_an_alarm() -> None:

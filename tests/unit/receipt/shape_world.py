@@ -24,7 +24,7 @@ from appliance.core.bundle import Limits
 from appliance.core.receipt import SignedReceipt
 from appliance.models import read_model
 from inference.cell.main import CellInputs, run_cell
-from inference.engine.engine import Engine, Piece, Sampling
+from inference.engine.engine import Engine, EngineFailed, Piece, Sampling
 from inference.notary.notary import Notary
 
 LIMITS = Limits(sessions=8, answer_tokens=64, cell_idle_s=600)
@@ -47,6 +47,14 @@ class PacedEngine:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+    def break_llama(self) -> None:
+        """From now on llama.cpp refuses every batch."""
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise EngineFailed("llama.cpp refuses a batch")
+
+        self._engine._worker._runner._context.decode = refuse  # type: ignore[method-assign]
 
     def prompt_tokens(self, messages: list[dict[str, Any]], tools: Any = ()) -> list[int]:
         self.said = messages

@@ -145,15 +145,29 @@ async def crashed(node: Node, sides: list[tuple[Side, Shape]]) -> list[str]:
     return sessions
 
 
-@pytest.mark.parametrize("event", [expired, revoked, drained, crashed])
+async def failed(node: Node, sides: list[tuple[Side, Shape]]) -> list[str]:
+    """The engine gives up on a request of somebody else; the cell then ends every session and itself."""
+    async with node.client() as http:
+        sessions = [await open_session(http, side, shape) for side, shape in sides]
+        node.engine.break_llama()
+        said = [{"role": "user", "content": "Hello"}]
+        answer = await http.post("/v1/chat/completions", json={"model": "tiny-reader", "messages": said})
+        assert answer.json()["error"]["code"] == "engine_failed"
+    (broken,) = await node.receipts(1)
+    assert broken.receipt.end is End.FAILED
+    return sessions
+
+
+@pytest.mark.parametrize("event", [expired, revoked, drained, crashed, failed])
 def test_so_have_sessions_that_somebody_else_ends(
     root: Path, event: Callable[[Node, list[tuple[Side, Shape]]], Awaitable[list[str]]]
 ) -> None:
     rng = Random(7)
     shape = Shape(End(event.__name__), answers=(3, 5))
+    together = TOGETHER - (event is failed)  # room for the request that fails
 
     async def scenario(node: Node) -> list[Pair]:
-        sides = [(side, shape) for _ in range(TOGETHER) for side in pair(rng, node, shape)]
+        sides = [(side, shape) for _ in range(together) for side in pair(rng, node, shape)]
         # One at a time reads or writes, as in the other test; they are idle together.
         sessions = await event(node, sides)
         found = {signed.receipt.session: signed for signed in await node.receipts(len(sides))}
@@ -161,7 +175,7 @@ def test_so_have_sessions_that_somebody_else_ends(
 
     pairs = on_a_node(root, scenario)
     assert {signed.receipt.end for both in pairs for signed in both} == {shape.end}
-    assert [differences(*both) for both in pairs] == [set()] * TOGETHER
+    assert [differences(*both) for both in pairs] == [set()] * together
 
 
 def test_a_receipt_does_not_tell_what_was_guessed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
