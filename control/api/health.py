@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from appliance import __version__
+from control.api.openapi import Spoken
 from control.audit.models import Alarm
 from control.fleet.models import Node
 
@@ -16,6 +19,7 @@ class Health(APIView):
     """GET: version, database, nodes with the code of their last error, number of alarms."""
 
     right = "fleet.view_node"
+    speaks: ClassVar = {"get": Spoken(answer=dict)}
 
     def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
         """Return the state of control as its database knows it."""

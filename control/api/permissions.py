@@ -21,20 +21,18 @@ class RolePermission(BasePermission):
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Return whether the operator may, and the token that the request came with."""
-        right = needed_right(request, view)
+        right = needed_right_of(view, str(request.method), getattr(view, "action", None))
         roles = [role_of(request.user)]
         if isinstance(request.auth, ApiToken) and request.auth.role:
             roles.append(Role(request.auth.role))
         return all(may(role, right) for role in roles)
 
 
-def needed_right(request: Request, view: APIView) -> str:
+def needed_right_of(view: APIView | type[APIView], method: str, action: str | None) -> str:
     """Return the right that a request needs. A view that says nothing can be reached by nobody but administrators."""
     model: Any = getattr(getattr(view, "queryset", None), "model", None)
     if model is None:
         return str(getattr(view, "right", ""))
-    if request.method in _READS:
-        verb = "view"
-    else:
-        verb = "add" if getattr(view, "action", None) == "create" else "change"
+    changes = "add" if action == "create" else "change"
+    verb = "view" if method in _READS else changes
     return f"{model._meta.app_label}.{verb}_{model._meta.model_name}"

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -68,6 +69,7 @@ def _problem(status: HTTPStatus, code: str) -> dict[str, Any]:
     return {"type": "about:blank", "title": status.phrase, "status": int(status), "code": code}
 
 
+@csrf_exempt  # else the answer to a POST would be Django's page for browsers
 def not_found(request: HttpRequest, **_parts: str) -> JsonResponse:  # noqa: ARG001 - Django's signature
     """Answer an address under the API that does not exist."""
     return JsonResponse(

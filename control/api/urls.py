@@ -6,6 +6,7 @@ from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
 from control.api.health import Health
+from control.api.openapi import Description
 from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
 from control.clients.api import ClientView, DeviceView
@@ -22,4 +23,9 @@ router.register("receipts", ReceiptView, "receipt")
 router.register("log", LogView, "log")
 router.register("alarms", AlarmView, "alarm")
 
-urlpatterns = [*router.urls, path("health", Health.as_view(), name="health"), re_path(r"^.*$", not_found)]
+urlpatterns = [
+    *router.urls,
+    path("health", Health.as_view(), name="health"),
+    path("openapi.json", Description.as_view(), name="openapi"),
+    re_path("", not_found),
+]

@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
+from control.api.openapi import Spoken
 from control.api.pagination import Pages
 from control.audit.downloads import receipt_file, stream_receipts
 from control.audit.export import Format
@@ -108,6 +109,13 @@ class ReceiptView(mixins.RetrieveModelMixin, GenericViewSet[ReceiptRecord]):
     """
 
     queryset = ReceiptRecord.objects.select_related("node")
+    speaks: ClassVar = {
+        "list": Spoken(query=ReceiptPage, answer=ReceiptShape),
+        "export": Spoken(query=ExportQuery, answer="*/*"),
+        "signed": Spoken(answer="application/json"),
+        "proof": Spoken(answer="text/plain; charset=utf-8"),
+        "archive": Spoken(answer="application/zip"),
+    }
     serializer_class = ReceiptShape
     lookup_value_regex = "[0-9]{1,18}"
     content_negotiation_class = OneForm

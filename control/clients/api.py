@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from appliance.core.client_configuration import ClientConfiguration
+from control.api.openapi import Spoken
 from control.clients.enrolment import add_device
 from control.clients.models import Client, Device
 from control.clients.requests import DeviceFilter, NewClient, NewDevice
@@ -57,6 +59,7 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
     """`/clients`: list, create, retrieve, suspend, resume, revoke."""
 
     queryset = Client.objects.select_related("home")
+    speaks: ClassVar = {"create": Spoken(body=NewClient, status=201)}
     serializer_class = ClientShape
     lookup_field = "name"
     lookup_value_regex = "[a-z0-9-]{1,32}"
@@ -92,6 +95,10 @@ class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
     """`/devices`: list, create (its configuration comes back once), retrieve, revoke."""
 
     queryset = Device.objects.select_related("client")
+    speaks: ClassVar = {
+        "list": Spoken(query=DeviceFilter),
+        "create": Spoken(body=NewDevice, answer=ClientConfiguration, status=201),
+    }
     serializer_class = DeviceShape
     lookup_value_regex = "[0-9]{1,18}"
 

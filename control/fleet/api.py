@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from control.api.openapi import Spoken
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
@@ -26,6 +27,7 @@ class NodeView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[
     """`/nodes`: list, create, retrieve."""
 
     queryset = Node.objects.all()
+    speaks: ClassVar = {"create": Spoken(body=NewNode, status=201)}
     serializer_class = NodeShape
     lookup_field = "name"
     lookup_value_regex = "[a-z0-9-]{1,32}"

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from control.api.openapi import Spoken
 from control.pins.models import ModelPin
 from control.pins.services import NewPin, add_pin
 
@@ -25,6 +26,7 @@ class PinView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[M
     """`/pins`: list, create, retrieve."""
 
     queryset = ModelPin.objects.all()
+    speaks: ClassVar = {"create": Spoken(body=NewPin, status=201)}
     serializer_class = PinShape
     lookup_field = "pin_id"
     lookup_value_regex = "[0-9a-f]{64}"

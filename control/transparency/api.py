@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -11,6 +11,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
+from control.api.openapi import Spoken
 from control.query import QueryFilter
 from control.transparency.proofs import newest_checkpoint, prove_continuation
 
@@ -31,6 +32,10 @@ class LogView(ViewSet):
     """`/log/checkpoint`, `/log/continuation?old=SIZE` (docs/spec/log-v1.md sections 4 and 6)."""
 
     right = "transparency.view_checkpointrecord"
+    speaks: ClassVar = {
+        "checkpoint": Spoken(answer=_TEXT),
+        "continuation": Spoken(query=ContinuationQuery, answer=_TEXT),
+    }
 
     @action(detail=False, methods=["get"])
     def checkpoint(self, request: Request) -> HttpResponse:  # noqa: ARG002

@@ -58,6 +58,7 @@ API: dict[tuple[str, str], set[Role]] = {
     ("GET", "log/continuation"): SEES_RECEIPTS,
     ("GET", "alarms"): ALL,
     ("GET", "health"): ALL,
+    ("GET", "openapi.json"): ALL,
 }
 
 # The console's kinds of rows: who sees them, and who adds some.
@@ -210,6 +211,8 @@ def test_a_token_does_at_most_what_its_role_and_its_operator_may(acme: Client) -
     ("networks", "address", "admitted"),
     [
         ((), "203.0.113.9", True),
+        ((), "", True),
+        (("0.0.0.0/0",), "", False),
         (("10.0.0.0/8",), "10.1.2.3", True),
         (("10.0.0.0/8",), "11.1.2.3", False),
         (("10.0.0.0/8", "2001:db8::/32"), "2001:db8::7", True),
