@@ -37,7 +37,9 @@ class FirewallTable:
         listing = self._listing()
         if listing is None:
             return False, Firewall(None)
-        return True, Firewall(self._rules(listing), self._elements("peers4"), self._elements("peers6"))
+        sets = self._sets()
+        nobody: frozenset[str] = frozenset()
+        return True, Firewall(self._rules(listing), sets.get("peers4", nobody), sets.get("peers6", nobody))
 
     def load(self, rules: str, peers4: Iterable[str], peers6: Iterable[str]) -> None:
         """Replace the table in one transaction; a bad one leaves the old table as it was."""
@@ -84,9 +86,9 @@ class FirewallTable:
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _elements(self, name: str) -> frozenset[str]:
-        code, output, _ = command.attempt(["nft", "--json", "list", "set", *_TABLE, name])
-        return nftables.parse_elements(output) if code == 0 else frozenset()
+    def _sets(self) -> dict[str, frozenset[str]]:
+        code, output, _ = command.attempt(["nft", "--json", "list", "sets", "table", *_TABLE])
+        return nftables.parse_sets(output) if code == 0 else {}
 
 
 def tracked_sources(family: str) -> set[str]:

@@ -75,18 +75,19 @@ def render_delete(peers4: Iterable[str], peers6: Iterable[str]) -> bytes:
     return _elements("add", four, six) + _elements("delete", four, six)
 
 
-def parse_elements(listing: bytes) -> frozenset[str]:
-    """Return the elements in the output of `nft --json list set`.
+def parse_sets(listing: bytes) -> dict[str, frozenset[str]]:
+    """Return name and elements of each set in the output of `nft --json list sets table`.
 
     Raises:
         HostError: If it is not in that format.
     """
     try:
-        objects = json.loads(listing)["nftables"]
-        (found,) = (dict(item["set"]) for item in objects if "set" in item)
-        return frozenset(str(element) for element in found.get("elem", ()))
+        found = [dict(item["set"]) for item in json.loads(listing)["nftables"] if "set" in item]
+        return {str(one["name"]): frozenset(map(str, one.get("elem", ()))) for one in found}
     except (ValueError, KeyError, TypeError) as error:
-        raise HostError("`nft --json list set` printed what libnftables-json(5) does not describe") from error
+        raise HostError(
+            "`nft --json list sets` printed what libnftables-json(5) does not describe"
+        ) from error
 
 
 def _elements(verb: str, peers4: Iterable[str], peers6: Iterable[str]) -> bytes:

@@ -6,6 +6,7 @@ cell that is missing, doubled, left over or another stream's changes every token
 
 from __future__ import annotations
 
+import contextlib
 import random
 import zlib
 from collections.abc import Sequence
@@ -21,9 +22,10 @@ from inference.engine.admission import Line
 from inference.engine.errors import ContextOverflow, StreamBusy
 from inference.engine.gaps import MOST_GAP
 from inference.engine.pace import UNMEASURED, Speed
-from inference.engine.scheduler import FILLER_TOKEN, Scheduler, Step
+from inference.engine.scheduler import FILLER_TOKEN, Scheduler, Step, Stream
 
 STREAMS, CONTEXT, CHUNK, BATCH, LINE = 6, 40, 4, 8, 3
+LEAST_SHARED = 3
 SPEEDS = (
     UNMEASURED,
     Speed(0.001, 0.0001),
@@ -79,6 +81,8 @@ class Simulator:
         self.written = [0] * STREAMS
         self.answers: dict[int, Answer] = {}
         self.accepted = 0
+        self.copied = 0
+        self.followed = 0
         self.ended: list[Answer] = []
 
     def open(self) -> int:
@@ -87,11 +91,28 @@ class Simulator:
         assert not self.cells[lowest]
         return lowest
 
-    def begin(self, stream: int, prompt: list[int], most: int) -> None:
-        kept = self.scheduler.begin(stream, prompt, most, lookup=len(prompt) % 3 > 0)
+    def begin(
+        self, stream: int, prompt: list[int], most: int, *, like: int | None = None, shared: int = 0
+    ) -> None:
+        kept = self.scheduler.begin(stream, prompt, most, lookup=len(prompt) % 3 > 0, like=like)
         assert self.cells[stream][:kept] == prompt[:kept]
         del self.cells[stream][kept:]
         self.answers[stream] = Answer(prompt, most, len(prompt) - kept)
+        if like is not None:
+            source, cells = like, self.scheduler.shared(stream, like)
+        else:
+            source, cells = self.scheduler.source(stream, shared)
+            assert cells <= shared
+        if cells:
+            self._copy(source, stream, cells)
+            self.copied += 1
+
+    def _copy(self, source: int, stream: int, cells: int) -> None:
+        self.scheduler.announce(stream, cells)
+        assert len(self.cells[source]) >= cells
+        self.cells[stream] = self.cells[source][:cells]
+        self.written[stream] = max(self.written[stream], cells)
+        self.scheduler.adopt(stream, cells)
 
     def cancel(self, stream: int) -> None:
         self.scheduler.end(stream)
@@ -156,7 +177,13 @@ class Simulator:
         self.scheduler.announce(chunk.stream, chunk.stop)
         self._write(chunk.stream, chunk.start, tokens)
         self.scheduler.advance(chunk.stream, chunk.stop)
-        return [chunk.stream] if chunk.last else []
+        if not chunk.last:
+            return []
+        followers = self.scheduler.followers(chunk.stream)
+        for follower in followers:
+            self._copy(chunk.stream, follower, len(self.cells[chunk.stream]))
+        self.followed += len(followers)
+        return [chunk.stream, *followers]
 
     def _write(self, stream: int, position: int, tokens: list[int]) -> None:
         assert position == len(self.cells[stream])
@@ -234,14 +261,35 @@ class Schedule(RuleBasedStateMachine):
         new=st.lists(st.integers(1, 3), min_size=1, max_size=CONTEXT),
         most=st.integers(1, 9),
         follow=st.booleans(),
+        shared=st.integers(0, CONTEXT),
     )
-    def ask(self, data: st.DataObject, new: list[int], most: int, *, follow: bool) -> None:
+    def ask(self, data: st.DataObject, new: list[int], most: int, shared: int, *, follow: bool) -> None:
         stream = self._stream(data)
         before = list(self.simulator.cells[stream])
         try:
-            self.simulator.begin(stream, before + new if follow else new, most)
+            self.simulator.begin(stream, before + new if follow else new, most, shared=shared)
         except (ContextOverflow, StreamBusy):
             assert self.simulator.cells[stream] == before
+
+    @precondition(lambda self: self.simulator.answers and not self.draining)
+    @rule(data=st.data(), most=st.integers(1, 9))
+    def ask_for_another_choice(self, data: st.DataObject, most: int) -> None:
+        """The same prompt once more, by a stream of the same session: it is read once for both."""
+        leader = data.draw(st.sampled_from(sorted(self.simulator.answers)))
+        client = next(client for client in self.clients if leader in client.streams)
+        stream = data.draw(st.sampled_from(client.streams))
+        prompt = self.simulator.answers[leader].prompt
+        with contextlib.suppress(ContextOverflow, StreamBusy):
+            self.simulator.begin(stream, prompt, most, like=leader)
+
+    @precondition(lambda self: self.clients and not self.draining)
+    @rule(data=st.data(), new=st.lists(st.integers(1, 3), min_size=1, max_size=8), most=st.integers(1, 9))
+    def ask_with_anothers_opening(self, data: st.DataObject, new: list[int], most: int) -> None:
+        """What another session of the client has read already, and something else behind it."""
+        stream, other = self._stream(data), self._stream(data)
+        opening = self.simulator.cells[other][: data.draw(st.integers(0, CONTEXT))]
+        with contextlib.suppress(ContextOverflow, StreamBusy):
+            self.simulator.begin(stream, opening + new, most, shared=len(opening))
 
     @rule(speed=st.sampled_from(SPEEDS))
     def step(self, speed: Speed) -> None:
@@ -323,12 +371,22 @@ class Schedule(RuleBasedStateMachine):
         self.simulator.ended.clear()
 
 
+@pytest.fixture(autouse=True)
+def copies_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a context of forty tokens, too."""
+    monkeypatch.setattr("inference.engine.scheduler.LEAST_SHARED", LEAST_SHARED)
+
+
 TestSchedule = Schedule.TestCase
 TestSchedule.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def play(schedule: random.Random) -> tuple[int, int]:
-    """Run one random schedule to its end; return how many filler rows and how many right guesses it had."""
+def other_end(prompt: list[int]) -> list[int]:
+    return [*prompt[:-1], 1 + prompt[-1] % 3]
+
+
+def play(schedule: random.Random) -> tuple[int, int, int, int]:
+    """Run one random schedule to its end; return how many filler rows, right guesses, copies and followers it had."""
     simulator, fillers = Simulator(), 0
     for _ in range(30):
         held, free = simulator.scheduler.held, simulator.scheduler.free
@@ -340,11 +398,16 @@ def play(schedule: random.Random) -> tuple[int, int]:
         elif event < 0.3 and held:
             simulator.cancel(schedule.choice(held))
         elif event < 0.6 and (idle := [stream for stream in held if stream not in simulator.answers]):
-            stream = schedule.choice(idle)
-            kept = simulator.cells[stream][: schedule.randint(0, CONTEXT)]
+            stream, other = schedule.choice(idle), schedule.choice(held)
+            kept = simulator.cells[other][: schedule.randint(0, CONTEXT)]
             prompt = kept + [schedule.randint(1, 3) for _ in range(schedule.randint(1, 12))]
             if len(prompt) < CONTEXT:
-                simulator.begin(stream, prompt, schedule.randint(1, CONTEXT - len(prompt)))
+                most = schedule.randint(1, CONTEXT - len(prompt))
+                simulator.begin(stream, prompt, most, shared=schedule.choice((0, len(kept), CONTEXT)))
+                for choice in idle[: schedule.randint(0, 2)]:
+                    if choice != stream:
+                        same = schedule.random() < 0.7
+                        simulator.begin(choice, prompt if same else other_end(prompt), most, like=stream)
         fillers += len(simulator.step(schedule.choice(SPEEDS)).fillers)
     while simulator.scheduler.busy:
         fillers += len(simulator.step().fillers)
@@ -353,19 +416,31 @@ def play(schedule: random.Random) -> tuple[int, int]:
     for stream in simulator.scheduler.held:
         simulator.close(stream)
     assert simulator.scheduler.free == tuple(range(STREAMS))
-    return fillers, simulator.accepted
+    return fillers, simulator.accepted, simulator.copied, simulator.followed
 
 
 def test_a_thousand_random_schedules_give_every_stream_the_tokens_it_gets_alone() -> None:
-    fillers, accepted = map(sum, zip(*(play(random.Random(seed)) for seed in range(1000)), strict=True))
+    found = zip(*(play(random.Random(seed)) for seed in range(1000)), strict=True)
+    fillers, accepted, copied, followed = map(sum, found)
     assert fillers > 1000  # they were there, and nobody noticed
     assert accepted > 100
+    assert copied > 100
+    assert followed > 100
 
 
-@pytest.mark.parametrize("fault", ["a filler off its place", "a wrong token", "a wrong guess kept"])
+FAULTS = (
+    "a filler off its place",
+    "a wrong token",
+    "a wrong guess kept",
+    "a copy of another text",
+    "a follower of another prompt",
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_the_simulator_notices_what_it_must(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The positive control: a scheduler with a fault fails the random schedules."""
-    original, compare = Scheduler.row, Scheduler.compare
+    original, compare, source, reads = Scheduler.row, Scheduler.compare, Scheduler.source, Scheduler._reads
 
     def row(self: Scheduler, index: int) -> tuple[int, int]:
         token, position = original(self, index)
@@ -376,11 +451,26 @@ def test_the_simulator_notices_what_it_must(fault: str, monkeypatch: pytest.Monk
     def always(self: Scheduler, index: int, place: int, token: int) -> bool:
         return compare(self, index, place, token) or fault == "a wrong guess kept"
 
+    def copy(self: Scheduler, index: int, most: int) -> tuple[int, int]:
+        """Take a token more than the two have in common, where the other has one."""
+        other, cells = source(self, index, most)
+        more = fault == "a copy of another text" and 0 < cells < min(self.stream(other).cached, most)
+        return other, cells + more
+
+    def follow(self: Scheduler, index: int | None, stream: Stream) -> bool:
+        if fault != "a follower of another prompt" or index is None:
+            return reads(self, index, stream)
+        leader = self.stream(index)
+        same_length = leader.prompt == stream.prompt
+        return leader is not stream and leader.follows is None and leader.prefilling and same_length
+
     def play_some() -> None:
         for seed in range(50):
             play(random.Random(seed))
 
     monkeypatch.setattr(Scheduler, "row", row)
     monkeypatch.setattr(Scheduler, "compare", always)
+    monkeypatch.setattr(Scheduler, "source", copy)
+    monkeypatch.setattr(Scheduler, "_reads", follow)
     with pytest.raises(AssertionError):
         play_some()

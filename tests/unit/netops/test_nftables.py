@@ -67,13 +67,14 @@ def test_text_that_is_no_address_never_reaches_nft(text):
 
 def test_the_elements_of_a_listing_are_read():
     listing = (
-        b'{"nftables": [{"metainfo": {}}, {"set": {"name": "peers4", "elem": ["10.86.0.2", "10.86.0.3"]}}]}'
+        b'{"nftables": [{"metainfo": {}}, {"set": {"name": "peers4", "elem": ["10.86.0.2", "10.86.0.3"]}},'
+        b' {"set": {"name": "peers6"}}]}'
     )
-    assert nftables.parse_elements(listing) == {"10.86.0.2", "10.86.0.3"}
-    assert nftables.parse_elements(b'{"nftables": [{"set": {"name": "peers4"}}]}') == frozenset()
+    assert nftables.parse_sets(listing) == {"peers4": {"10.86.0.2", "10.86.0.3"}, "peers6": frozenset()}
+    assert nftables.parse_sets(b'{"nftables": []}') == {}
 
 
-@pytest.mark.parametrize("listing", [b"", b"{}", b"[]", b'{"nftables": []}', b'{"nftables": [{"set": 1}]}'])
+@pytest.mark.parametrize("listing", [b"", b"{}", b"[]", b'{"nftables": [{"set": 1}]}'])
 def test_what_is_no_listing_is_refused(listing):
     with pytest.raises(HostError):
-        nftables.parse_elements(listing)
+        nftables.parse_sets(listing)
