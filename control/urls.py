@@ -10,6 +10,7 @@ from django.views.generic import RedirectView
 admin.site.site_header = "Sovereign Appliance"
 admin.site.site_title = "Sovereign Appliance"
 admin.site.index_title = "Control"
+admin.site.site_url = None  # there is no other site to view
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),

@@ -90,8 +90,9 @@ class SimulatedNode:
 
     def issue_receipt(self, client: str, **changes: Any) -> SignedReceipt:
         """Append a receipt to the journal, chained like the notary does."""
-        mine = [entry for entry in self.journal if entry["receipt"]["client"] == client]
-        last = Receipt.parse(mine[-1]["receipt"]) if mine else None
+        mine = (entry for entry in reversed(self.journal) if entry["receipt"]["client"] == client)
+        before = next(mine, None)
+        last = Receipt.parse(before["receipt"]) if before else None
         values: dict[str, Any] = {
             "id": random_id(),
             "session": random_id(),
