@@ -7,9 +7,12 @@ from django.contrib.staticfiles.views import serve
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from control.operators.login import LoginForm
+
 admin.site.site_header = "Sovereign Appliance"
 admin.site.site_title = "Sovereign Appliance"
 admin.site.index_title = "Control"
+admin.site.login_form = LoginForm
 admin.site.site_url = None  # there is no other site to view
 
 urlpatterns = [

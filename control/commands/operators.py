@@ -29,6 +29,9 @@ def add_parsers(actions: Any) -> None:
     role.add_argument("name")
     role.add_argument("role", choices=ROLES)
     role.set_defaults(handler=give_role)
+    out = verbs.add_parser("sign-out", help="end all sessions of an operator")
+    out.add_argument("name")
+    out.set_defaults(handler=sign_out)
     disable = verbs.add_parser("disable", help="end an operator's tokens and sessions, for good")
     disable.add_argument("name")
     disable.set_defaults(handler=disable_operator)
@@ -89,6 +92,14 @@ def give_role(args: argparse.Namespace) -> dict[str, Any]:
 
     services.give_role(args.name, Role(args.role))
     return {"ok": True, "name": args.name, "role": args.role}
+
+
+def sign_out(args: argparse.Namespace) -> dict[str, Any]:
+    """End all sessions of an operator."""
+    from control.operators import services
+
+    services.sign_out(args.name)
+    return {"ok": True, "name": args.name}
 
 
 def disable_operator(args: argparse.Namespace) -> dict[str, Any]:

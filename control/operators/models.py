@@ -11,13 +11,33 @@ from control.operators.roles import Role
 
 
 class Operator(models.Model):
-    """What a user may do. An administrator is Django's superuser, too."""
+    """What a user may do. An administrator is Django's superuser, too.
+
+    Attributes:
+        session_epoch: Sessions of another one are over.
+    """
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="operator")
     role = models.CharField(max_length=16, choices=[(role.value, role.value) for role in Role])
+    session_epoch = models.PositiveIntegerField(default=0)
 
     def __str__(self) -> str:
         return f"{self.user}: {self.role}"
+
+
+class LoginFailures(models.Model):
+    """How often a name was tried in vain.
+
+    Attributes:
+        name: Keyed digest of it.
+    """
+
+    name = models.CharField(max_length=64, unique=True)
+    count = models.PositiveIntegerField(default=0)
+    last_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.count} failures"
 
 
 class ApiToken(models.Model):

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
 
 
 class Role(StrEnum):
@@ -52,7 +54,40 @@ def may(role: Role | None, right: str) -> bool:
 
 
 class RoleBackend(ModelBackend):
-    """Signs in with a password, as Django does, and answers for rights by role alone: what groups and users are granted is not read."""
+    """Signs in with a password, unless the name was tried too often, and answers for rights by role alone.
+
+    What groups and users are granted is not read.
+    """
+
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> User | None:
+        """Return who it is, or None.
+
+        Raises:
+            PermissionDenied: If nobody may try this name now.
+        """
+        from control.operators import login  # which needs the models, which need this
+
+        if username is None or password is None:
+            return None
+        if login.wait_of(username):
+            raise PermissionDenied
+        user: User | None = super().authenticate(request, username=username, password=password, **kwargs)
+        if user is None:
+            login.note_failure(username)
+        else:
+            login.note_success(username)
+        return user
+
+    def get_user(self, user_id: int) -> User | None:
+        """Return the active user of a session, its role with it."""
+        user = User.objects.select_related("operator").filter(pk=user_id).first()
+        return user if user is not None and self.user_can_authenticate(user) else None
 
     def has_perm(self, user_obj: AbstractBaseUser | AnonymousUser, perm: str, obj: Any = None) -> bool:
         """Return whether the user's role has the right. Rights are for all objects of a kind."""

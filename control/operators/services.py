@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 from appliance.core.errors import RefusedError
 from appliance.core.names import Name
 from appliance.core.schema import Closed
+from control.operators.login import end_sessions
 from control.operators.models import ApiToken, Operator
 from control.operators.roles import Role, role_of
 
@@ -105,6 +106,15 @@ def disable_operator(name: str) -> None:
         user = find_operator(name)
         ApiToken.objects.filter(operator=user).delete()
         User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def sign_out(name: str) -> None:
+    """End all sessions of an operator; tokens stay.
+
+    Raises:
+        RefusedError: If there is no such operator.
+    """
+    end_sessions(find_operator(name))
 
 
 def find_operator(name: str) -> User:
