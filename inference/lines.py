@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError, UsageError
 
@@ -41,7 +41,16 @@ class Request:
         return tuple(self.fields[name] for name in names)
 
 
-Handler = Callable[[Request], Awaitable[dict[str, Any] | bytes]]
+class Numbered(Protocol):
+    """Whatever a line was read as: its reply bears the same number."""
+
+    @property
+    def id(self) -> int:
+        """Of the request."""
+
+
+R = TypeVar("R", bound=Numbered)
+Handler = Callable[[R], Awaitable[dict[str, Any] | bytes]]
 """Returns the result, as a JSON object or as the text of one."""
 
 
@@ -106,7 +115,12 @@ async def listen(
         os.umask(before)
 
 
-async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
+async def serve_lines(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    parse: Callable[[bytes], R],
+    handle: Handler[R],
+) -> None:
     """Answer the requests of one connection, one after the other, until it ends; every request that was read is carried out."""
     try:
         while True:
@@ -117,7 +131,7 @@ async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
                 break
             if not line.endswith(b"\n"):
                 break
-            writer.write(await _answer(line, handle))
+            writer.write(await _answer(line, parse, handle))
             with suppress(OSError):  # nobody reads any more, but what was asked is still carried out
                 await writer.drain()
     except OSError:
@@ -128,10 +142,10 @@ async def serve_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
             await writer.wait_closed()
 
 
-async def _answer(line: bytes, handle: Handler) -> bytes:
+async def _answer(line: bytes, parse: Callable[[bytes], R], handle: Handler[R]) -> bytes:
     number = _NO_ID
     try:
-        request = parse_request(line)
+        request = parse(line)
         number = request.id
         return render_result(number, await handle(request))
     except ApplianceError as error:

@@ -21,7 +21,7 @@ from inference.launcher.after_exit import AfterExit
 from inference.launcher.guard import Guard
 from inference.launcher.guard import listen as listen_for_client
 from inference.launcher.spawn import STUB, Order
-from inference.lines import MAX_CONTROL_LINE_BYTES, Request, listen, serve_lines
+from inference.lines import MAX_CONTROL_LINE_BYTES, Request, listen, parse_request, serve_lines
 
 
 class Clients(Closed):
@@ -157,7 +157,7 @@ async def run_launcher(
     launcher.set_clients(Clients.parse({"clients": observe_clients(paths)}).clients)
     server = await listen(
         paths.launcher_socket,
-        lambda reader, writer: serve_lines(reader, writer, launcher.handle),
+        lambda reader, writer: serve_lines(reader, writer, parse_request, launcher.handle),
         mode=0o600,
         line_bytes=MAX_CONTROL_LINE_BYTES,
     )

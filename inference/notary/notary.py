@@ -26,7 +26,7 @@ from appliance.core.heartbeat import Heartbeat, sign_heartbeat
 from appliance.core.names import random_id
 from appliance.core.node import NodePaths
 from appliance.core.receipt import End, timestamp
-from inference.lines import MAX_CONTROL_LINE_BYTES, Request, listen, serve_lines
+from inference.lines import MAX_CONTROL_LINE_BYTES, Request, listen, parse_request, serve_lines
 from inference.notary.archive import Archive
 from inference.notary.committer import Committer
 from inference.notary.counter import Counter
@@ -95,7 +95,7 @@ class Notary:
     async def _serve_agent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._agents.add(writer)
         try:
-            await serve_lines(reader, writer, self._handle)
+            await serve_lines(reader, writer, parse_request, self._handle)
         finally:
             self._agents.discard(writer)
 
