@@ -140,8 +140,9 @@ def rotate_log_keys(paths: ControlPaths) -> None:
 
     Raises:
         RefusedError: If the keys before have not retired.
-        HostError: If a key cannot be read.
+        HostError: If a key cannot be read, or is another user's: the reconciler could not read what this one writes.
     """
+    _verify_owner(paths)
     for name in LOG_KEYS:
         with suppress(FileExistsError):  # the rotation was begun, or the last one has not ended
             os.link(paths.keys / name, paths.keys / f"{RETIRING}{name}")
@@ -160,7 +161,9 @@ def retire_log_keys(paths: ControlPaths) -> None:
 
     Raises:
         RefusedError: If there are none, or the rotation has not come to its end.
+        HostError: If the keys are another user's.
     """
+    _verify_owner(paths)
     if not is_rotating(paths):
         raise RefusedError("the log has no keys that retire", hint="first: appliance control log rotate-keys")
     if any(_same(paths.keys / name, paths.keys / f"{RETIRING}{name}") for name in LOG_KEYS):
@@ -168,6 +171,16 @@ def retire_log_keys(paths: ControlPaths) -> None:
     for name in LOG_KEYS:
         (paths.keys / f"{RETIRING}{name}").unlink()
     sync_folder(paths.keys)
+
+
+def _verify_owner(paths: ControlPaths) -> None:
+    key = paths.keys / LOG_KEYS[0]
+    try:
+        owner = key.stat().st_uid
+    except OSError as error:
+        raise HostError(f"cannot read {key}", hint="run as the reconciler's user") from error
+    if owner != os.geteuid():
+        raise HostError("the log's keys are another user's", hint=f"run as the user with the id {owner}")
 
 
 def publish_log_keys(paths: ControlPaths, signer: LogSigner) -> None:

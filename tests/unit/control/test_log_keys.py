@@ -150,6 +150,18 @@ def test_a_log_is_rotated_again_only_when_the_keys_before_have_retired(issue: Is
     assert shown().verify(head()).size == 1
 
 
+def test_another_user_than_the_keys_owner_rotates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else root would write a key that the reconciler cannot read."""
+    before = sorted(path.name for path in settings.PATHS.keys.iterdir())
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    for verb in (rotate_log_keys, retire_log_keys):
+        with pytest.raises(HostError) as refused:
+            verb(settings.PATHS)
+        assert str(owner) in str(refused.value.hint)
+    assert sorted(path.name for path in settings.PATHS.keys.iterdir()) == before
+
+
 class StoppedError(Exception):
     """The machine stops here."""
 
