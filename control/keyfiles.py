@@ -143,6 +143,7 @@ def rotate_log_keys(paths: ControlPaths) -> None:
         HostError: If a key cannot be read, or is another user's: the reconciler could not read what this one writes.
     """
     _verify_owner(paths)
+    _end_cut_off_retirement(paths)
     for name in LOG_KEYS:
         with suppress(FileExistsError):  # the rotation was begun, or the last one has not ended
             os.link(paths.keys / name, paths.keys / f"{RETIRING}{name}")
@@ -164,6 +165,8 @@ def retire_log_keys(paths: ControlPaths) -> None:
         HostError: If the keys are another user's.
     """
     _verify_owner(paths)
+    if _end_cut_off_retirement(paths):
+        return
     if not is_rotating(paths):
         raise RefusedError("the log has no keys that retire", hint="first: appliance control log rotate-keys")
     if any(_same(paths.keys / name, paths.keys / f"{RETIRING}{name}") for name in LOG_KEYS):
@@ -171,6 +174,20 @@ def retire_log_keys(paths: ControlPaths) -> None:
     for name in LOG_KEYS:
         (paths.keys / f"{RETIRING}{name}").unlink()
     sync_folder(paths.keys)
+
+
+def _end_cut_off_retirement(paths: ControlPaths) -> bool:
+    """Remove what a retirement left that was cut off; return whether there was any.
+
+    Both verbs take the keys in the same order, so the second alone is such a rest: taken for a key that retires, it would keep the next
+    rotation from replacing its successor.
+    """
+    first, second = (paths.keys / f"{RETIRING}{name}" for name in LOG_KEYS)
+    if first.exists() or not second.exists():
+        return False
+    second.unlink()
+    sync_folder(paths.keys)
+    return True
 
 
 def _verify_owner(paths: ControlPaths) -> None:

@@ -173,7 +173,7 @@ def _query_parameters(action: str, spoken: Spoken, schemas: dict[str, Any]) -> l
 def _as_text(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a parameter, which is left out rather than null."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
-    return {name: value for name, value in (kinds[0] | {}).items() if name not in {"default", "title"}}
+    return {name: value for name, value in kinds[0].items() if name not in {"default", "title"}}
 
 
 def _content(view: Any, action: str, spoken: Spoken, schemas: dict[str, Any]) -> dict[str, Any]:

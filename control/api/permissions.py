@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rest_framework.permissions import BasePermission
 
 from control.operators.models import ApiToken
-from control.operators.roles import Role, may, role_of
+from control.operators.roles import known, may, role_of
 
 if TYPE_CHECKING:  # rest_framework.views imports this while it is imported itself
     from rest_framework.request import Request
@@ -24,7 +24,7 @@ class RolePermission(BasePermission):
         right = needed_right_of(view, str(request.method), getattr(view, "action", None))
         roles = [role_of(request.user)]
         if isinstance(request.auth, ApiToken) and request.auth.role:
-            roles.append(Role(request.auth.role))
+            roles.append(known(request.auth.role))
         return all(may(role, right) for role in roles)
 
 

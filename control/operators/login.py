@@ -22,6 +22,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from control.operators.models import LoginFailures, Operator
+from control.operators.roles import role_of
 
 FREE: Final = 5  # failures without a wait
 FIRST_WAIT: Final = timedelta(seconds=15)
@@ -75,6 +76,9 @@ class LoginForm(AdminAuthenticationForm):
 
 def end_sessions(user: User) -> None:
     """End all sessions of an operator: with its next request each is signed out."""
+    Operator.objects.get_or_create(
+        user=user, defaults={"role": role_of(user) or ""}
+    )  # older users have no row
     Operator.objects.filter(user=user).update(session_epoch=F("session_epoch") + 1)
 
 

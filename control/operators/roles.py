@@ -45,7 +45,12 @@ def role_of(user: AbstractBaseUser | AnonymousUser) -> Role | None:
     if user.is_superuser:
         return Role.ADMINISTRATOR
     record = getattr(user, "operator", None)
-    return Role(record.role) if record is not None and record.role in tuple(Role) else None
+    return None if record is None else known(record.role)
+
+
+def known(role: str) -> Role | None:
+    """Return the role of this name; None, which may do nothing, for one that nobody knows."""
+    return Role(role) if role in tuple(Role) else None
 
 
 def may(role: Role | None, right: str) -> bool:

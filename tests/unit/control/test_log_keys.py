@@ -26,6 +26,7 @@ from appliance.transparency.tiles import read_checkpoint
 from control import keyfiles
 from control.audit.models import ReceiptRecord
 from control.audit.services import admit_receipt
+from control.config import ControlPaths
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
 from control.keyfiles import (
@@ -208,6 +209,24 @@ def test_a_rotation_that_was_cut_off_anywhere_is_ended_by_the_next(
     new = shown()
     assert {new.ed25519.public, new.mldsa44.public}.isdisjoint({old.ed25519.public, old.mldsa44.public})
     assert old.verify(head()) == between.verify(head()) == new.verify(head())
+
+
+@pytest.mark.parametrize("verb", [rotate_log_keys, retire_log_keys])
+def test_a_retirement_that_was_cut_off_keeps_no_key_from_being_replaced(
+    verb: Callable[[ControlPaths], None], issue: Issue
+) -> None:
+    issue()
+    rotate_log_keys(settings.PATHS)
+    reconcile()
+    old = shown()
+    (settings.PATHS.keys / "retiring-checkpoint.key").unlink()  # and here it was cut off
+    verb(settings.PATHS)
+    if verb is retire_log_keys:
+        rotate_log_keys(settings.PATHS)
+    reconcile()
+    new = shown()
+    assert {new.ed25519.public, new.mldsa44.public}.isdisjoint({old.ed25519.public, old.mldsa44.public})
+    assert old.verify(head()) == new.verify(head())
 
 
 def test_witnesses_are_asked_about_a_head_that_was_signed_again(issue: Issue) -> None:

@@ -108,6 +108,15 @@ def test_all_sessions_of_an_operator_can_be_ended_and_tokens_stay(ada: User) -> 
     assert here.get("/admin/").status_code == 200
 
 
+def test_so_can_those_of_a_superuser_from_before_there_were_roles() -> None:
+    root = User.objects.create_superuser("root", password=PASSWORD)
+    browser = OverTls()
+    assert sign_in("root", PASSWORD, browser)[0] == 302
+    assert browser.get("/admin/").status_code == 200
+    sign_out(root.username)
+    assert browser.get("/admin/").status_code == 302
+
+
 def test_a_session_that_was_begun_otherwise_is_not_of_the_operator_s_epoch(ada: User) -> None:
     """A cookie from before the last sign-out, however it was kept."""
     old = OverTls()

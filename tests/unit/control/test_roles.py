@@ -286,3 +286,6 @@ def test_a_role_that_nobody_knows_has_no_right(acme: Client) -> None:
     client = api_of(V)
     User.objects.get(username=V).operator.__class__.objects.update(role="emperor")
     assert call(client, "GET", "clients") == 403
+    of_token = api_of(X)
+    ApiToken.objects.filter(operator__username=X).update(role="emperor")
+    assert call(of_token, "GET", "clients") == 403
