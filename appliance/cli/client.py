@@ -37,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     chat.add_argument("--dir", type=Path, default=Path("appliance-client"), help="the client's folder")
     chat.add_argument("--model", help="another model than the default one")
     chat.add_argument("--max-tokens", type=int, default=256)
+    chat.add_argument(
+        "--temperature", type=float, help="0 (always the likeliest word) to 2 (default: the API's, 1)"
+    )
     for sub in (keygen, config, chat):
         sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
@@ -84,7 +87,11 @@ def _chat(args: argparse.Namespace) -> int:
 
     if args.json and args.prompt is None:
         raise UsageError("--json needs a prompt", hint='appliance client chat --json "Hello"')
-    options = {"max_tokens": args.max_tokens, **({"model": args.model} if args.model else {})}
+    chosen = {"model": args.model, "temperature": args.temperature}
+    options = {
+        "max_tokens": args.max_tokens,
+        **{name: value for name, value in chosen.items() if value is not None},
+    }
     if args.prompt is None:
         return converse(Folder(args.dir), options)
     answer, file = ask(Folder(args.dir), args.prompt, options, quiet=args.json)
