@@ -1,15 +1,16 @@
 """What a bundle makes of a node, as a State. Pure.
 
-`prune` takes revoked devices and clients out of a bundle first, so that everything after it needs no notion of
-revocation.
+`extend` and `prune` put granted devices into a bundle and take revoked ones out of it first, so that everything after them
+needs no notion of either.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from appliance.core.bundle import Bundle, Device
+from appliance.core.bundle import Bundle, Client, Device
 from appliance.core.errors import BundleError
 from appliance.core.node import NodePaths, NodeSettings
 from appliance.core.policy import render_policy
@@ -42,7 +43,7 @@ def render_state(bundle: Bundle, settings: NodeSettings, paths: NodePaths, publi
             frozenset(device.address6 for device in devices),
         ),
         interface=_interface(bundle, public_key),
-        peers={device.public_key: _peer(device) for device in devices},
+        peers={device.public_key: render_peer(device) for device in devices},
         files=Files(
             policies={
                 client.name: render_policy(bundle, client).canonical_bytes() for client in bundle.clients
@@ -71,6 +72,25 @@ def prune(bundle: Bundle, public_keys: AbstractSet[str], clients: AbstractSet[st
         if client.name not in clients
     )
     return bundle.model_copy(update={"clients": kept})
+
+
+def extend(bundle: Bundle, granted: Sequence[Client]) -> Bundle:
+    """Return the bundle with these devices too, in the order of a bundle. Its digest is another then: never store it.
+
+    What it holds already, by public key or for a client by name, stays as it is.
+    """
+    if not granted:
+        return bundle
+    clients = {client.name: client for client in bundle.clients}
+    known = {device.public_key for client in bundle.clients for device in client.devices}
+    for client in granted:
+        new = tuple(device for device in client.devices if device.public_key not in known)
+        known.update(device.public_key for device in new)
+        kept = clients[client.name].devices if client.name in clients else ()
+        devices = tuple(sorted((*kept, *new), key=lambda device: device.name))
+        clients[client.name] = clients.get(client.name, client).model_copy(update={"devices": devices})
+    ordered = tuple(sorted(clients.values(), key=lambda client: client.name))
+    return bundle.model_copy(update={"clients": ordered})
 
 
 def render_routes(bundle: Bundle) -> dict[str, str]:
@@ -102,7 +122,8 @@ def _interface(bundle: Bundle, public_key: str) -> Interface:
     return Interface(public_key, tunnel.listen_port, frozenset(addresses), tunnel.mtu)
 
 
-def _peer(device: Device) -> Peer:
+def render_peer(device: Device) -> Peer:
+    """Return the device's WireGuard peer."""
     allowed = frozenset({f"{device.address4}/32", f"{device.address6}/128"})
     return Peer(device.public_key, device.preshared_key, allowed)
 

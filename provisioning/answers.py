@@ -64,6 +64,13 @@ class Revoked(Closed):
     milliseconds: Milliseconds
 
 
+class Granted(Closed):
+    """Which devices are peers by a grant."""
+
+    added: Annotated[tuple[Key32, ...], Field(max_length=10_000)]
+    milliseconds: Milliseconds
+
+
 class Entry(Closed):
     """One entry of the node's journal.
 

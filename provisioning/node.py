@@ -15,6 +15,7 @@ from provisioning.answers import (
     Admitted,
     Applied,
     Beat,
+    Granted,
     Identity,
     Placed,
     Planned,
@@ -30,6 +31,7 @@ from provisioning.conversation import Conversation
 QUICK_S = 15.0
 APPLY_S = 120.0
 REVOKE_S = 10.0
+GRANT_S = APPLY_S  # it takes part in the pass that runs
 SLOWEST_UPLOAD_BYTES_PER_S = 2**20
 CHUNK_BYTES = 2**18
 MAX_HEALTH_BYTES = 2**18
@@ -70,32 +72,34 @@ class _Lane:
 
 
 class NodeClient:
-    """A node, over one connection with two lanes.
+    """A node, over one connection with three lanes.
 
-    Everything goes over the first lane, one request at a time; revocations go over the second, so that they never
-    wait behind a long `apply` or an upload. Safe to use from several threads.
+    Everything goes over the first lane, one request at a time. Revocations go over the second, so that they never wait
+    behind a long `apply`, an upload, or a grant that waits for one; grants go over the third. Safe to use from
+    several threads.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._main = _Lane(connection)
-        self._urgent = _Lane(connection)
+        self._revocations = _Lane(connection)
+        self._grants = _Lane(connection)
 
     def open(self) -> None:
-        """Open both lanes now, so that the first revocation pays for no handshake.
+        """Open every lane now, so that the first revocation pays for no handshake.
 
         Raises:
             UnavailableError: If the node cannot be reached.
             RefusedError: If the node does not show the pinned host key.
         """
-        self._main.open()
-        self._urgent.open()
+        for lane in (self._main, self._revocations, self._grants):
+            lane.open()
 
     def close(self) -> None:
-        """Close the connection; the next request connects anew. A request under way on either lane fails."""
+        """Close the connection; the next request connects anew. A request under way on any lane fails."""
         self._connection.close()
-        self._main.forget()
-        self._urgent.forget()
+        for lane in (self._main, self._revocations, self._grants):
+            lane.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +144,11 @@ class NodeClient:
     def revoke(self, revocation: str, signature: str) -> Revoked:
         """Cut devices and clients off, on the lane of its own."""
         fields = {"revocation": revocation, "signature": signature}
-        return _parse(Revoked, self._urgent.ask("revoke", fields, REVOKE_S))
+        return _parse(Revoked, self._revocations.ask("revoke", fields, REVOKE_S))
+
+    def grant(self, grant: str, signature: str) -> Granted:
+        """Let devices in, on the lane of its own."""
+        return _parse(Granted, self._grants.ask("grant", {"grant": grant, "signature": signature}, GRANT_S))
 
     def health(self) -> dict[str, Any]:
         """Return the node's health: integers, booleans and short texts, bounded in size."""

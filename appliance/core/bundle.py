@@ -1,4 +1,4 @@
-"""The bundle: everything that one node should be, in one signed text; and the revocation, its fast companion.
+"""The bundle: everything that one node should be, in one signed text; and its fast companions, revocation and grant.
 
 Normative text: docs/spec/bundle-v1.md. Control renders and signs it (`control.reconciler`), the node's agent verifies
 and applies it (`netops.agent`). This module is the contract: schema, signature, and the rules that refuse a bundle.
@@ -181,6 +181,25 @@ class Revocation(Closed):
     v: Literal[1] = 1
 
 
+class Grant(Closed):
+    """Devices that may connect now; the next bundle follows with them.
+
+    It can only add: devices to a client of the bundle in force, or a client with its devices. Nothing else of a client
+    that is there changes by it. It is bound to a generation as a revocation is, and what was revoked stays revoked, so
+    an old one brings nobody back.
+
+    Attributes:
+        clients: Each with the devices to add, and no others.
+        node, epoch, generation: As in a revocation.
+    """
+
+    clients: Annotated[tuple[Client, ...], Field(min_length=1, max_length=100)]
+    epoch: Generation
+    generation: Generation
+    node: Name
+    v: Literal[1] = 1
+
+
 class Accepted(Closed):
     """What a node remembers of the last bundle it accepted; it survives a reboot."""
 
@@ -197,6 +216,11 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> str:
 def sign_revocation(revocation: Revocation, key: Ed25519PrivateKey) -> str:
     """Return control's signature over the revocation's canonical bytes."""
     return signing.sign(key, signing.Purpose.REVOCATION, revocation.canonical_bytes())
+
+
+def sign_grant(grant: Grant, key: Ed25519PrivateKey) -> str:
+    """Return control's signature over the grant's canonical bytes."""
+    return signing.sign(key, signing.Purpose.GRANT, grant.canonical_bytes())
 
 
 def verify_bundle(
@@ -217,13 +241,11 @@ def verify_bundle(
     Raises:
         BundleError: Naming the field; nothing may be changed on the node then.
     """
-    if len(data) > MAX_BUNDLE_BYTES:
-        raise BundleError("larger than a bundle may be")
-    _verify_signature(public_key, signing.Purpose.BUNDLE, data, signature)
+    _verify_signed(data, signature, public_key, signing.Purpose.BUNDLE)
     bundle = Bundle.parse_canonical(data, BundleError)
     if bundle.node != node:
         raise BundleError("the bundle is for another node", field="node")
-    _verify_consistency(bundle)
+    verify_consistency(bundle)
     _verify_order(bundle, accepted)
     return bundle
 
@@ -236,21 +258,40 @@ def verify_revocation(
     Raises:
         BundleError: Naming the field.
     """
-    if len(data) > MAX_BUNDLE_BYTES:
-        raise BundleError("larger than a revocation may be")
-    _verify_signature(public_key, signing.Purpose.REVOCATION, data, signature)
+    _verify_signed(data, signature, public_key, signing.Purpose.REVOCATION)
     revocation = Revocation.parse_canonical(data, BundleError)
-    if revocation.node != node:
-        raise BundleError("the revocation is for another node", field="node")
-    if accepted is None or revocation.epoch != accepted.epoch:
-        raise BundleError("the revocation is of another epoch", field="epoch")
-    # Against replay: a device revoked in generation 5 and provisioned anew in 9 must not be cut off by 5's text.
-    if revocation.generation < accepted.generation:
-        raise BundleError("the revocation is older than the accepted generation", field="generation")
+    _verify_companion(revocation, node, accepted)
     return revocation
 
 
-def _verify_signature(public_key: str, purpose: signing.Purpose, data: bytes, signature: str) -> None:
+def verify_grant(
+    data: bytes, signature: str, *, public_key: str, node: str, accepted: Accepted | None
+) -> Grant:
+    """Return the grant if this node may apply it, once the bundle in force was found consistent with it.
+
+    Raises:
+        BundleError: Naming the field.
+    """
+    _verify_signed(data, signature, public_key, signing.Purpose.GRANT)
+    grant = Grant.parse_canonical(data, BundleError)
+    _verify_companion(grant, node, accepted)
+    return grant
+
+
+def _verify_companion(message: Revocation | Grant, node: str, accepted: Accepted | None) -> None:
+    if message.node != node:
+        raise BundleError("it is for another node", field="node")
+    if accepted is None or message.epoch != accepted.epoch:
+        raise BundleError("it is of another epoch", field="epoch")
+    # Against replay: a device revoked in generation 5 and provisioned anew in 9 must not be cut off by 5's text, and
+    # one granted in 5 and gone in 9 must not come back by it.
+    if message.generation < accepted.generation:
+        raise BundleError("older than the accepted generation", field="generation")
+
+
+def _verify_signed(data: bytes, signature: str, public_key: str, purpose: signing.Purpose) -> None:
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise BundleError("larger than it may be")
     try:
         signing.verify(public_key, purpose, data, signature)
     except RefusedError as refused:
@@ -274,7 +315,12 @@ def _verify_order(bundle: Bundle, accepted: Accepted | None) -> None:
         raise BundleError("a later bundle must name the one before it", field="previous")
 
 
-def _verify_consistency(bundle: Bundle) -> None:
+def verify_consistency(bundle: Bundle) -> None:
+    """Check what no single field shows: names, keys and addresses are unique, addresses inside the networks, models pinned.
+
+    Raises:
+        BundleError: Naming the field.
+    """
     tunnel = bundle.tunnel
     networks: dict[str, ipaddress.IPv4Network | ipaddress.IPv6Network] = {
         "address4": ipaddress.IPv4Network(tunnel.network4),

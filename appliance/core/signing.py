@@ -32,6 +32,7 @@ class Purpose(StrEnum):
 
     BUNDLE = "bundle/v1"
     REVOCATION = "revocation/v1"
+    GRANT = "grant/v1"
     RECEIPT = "receipt/v1"
     KEYRING = "keyring/v1"
     HEARTBEAT = "heartbeat/v1"

@@ -65,7 +65,7 @@ def render_content(rows: Rows) -> Bundle:
     """
     pins = tuple(sorted(rows.pins, key=lambda pin: pin.name))
     names = {pin.name for pin in pins}
-    rendered = (_client(row, names, rows.node.tunnel) for row in rows.clients)
+    rendered = (render_client(row, names, rows.node.tunnel) for row in rows.clients)
     clients = sorted((client for client in rendered if client is not None), key=lambda client: client.name)
     return Bundle(
         node=rows.node.name,
@@ -85,7 +85,7 @@ def number_content(content: Bundle, *, epoch: int, generation: int, previous: st
     return content.model_copy(update={"epoch": epoch, "generation": generation, "previous": previous})
 
 
-def _client(row: ClientRow, pinned: set[str], tunnel: Tunnel) -> Client | None:
+def render_client(row: ClientRow, pinned: set[str], tunnel: Tunnel) -> Client | None:
     """Return the client, or None if every model it may use was retired: there is nothing to serve it with."""
     models = tuple(name for name in row.models if name in pinned)
     if not models:

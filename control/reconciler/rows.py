@@ -48,15 +48,16 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
     preshared_keys.forget_all_but({device.pk for device in devices})
     by_client: defaultdict[int, list[DeviceRow]] = defaultdict(list)
     for device in devices:
-        by_client[device.client_id].append(_device_row(device, preshared_keys))
+        by_client[device.client_id].append(device_row(device, preshared_keys))
     return Rows(
         node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
         pins=tuple(pin.parsed_manifest() for pin in pins),
-        clients=tuple(_client_row(client, by_client[client.pk]) for client in clients),
+        clients=tuple(client_row(client, by_client[client.pk]) for client in clients),
     )
 
 
-def _client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
+def client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
+    """Return a client with these of its devices."""
     return ClientRow(
         name=client.name,
         pseudonym_key=client.pseudonym_key,
@@ -66,7 +67,12 @@ def _client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
     )
 
 
-def _device_row(device: Device, preshared_keys: PresharedKeys) -> DeviceRow:
+def device_row(device: Device, preshared_keys: PresharedKeys) -> DeviceRow:
+    """Return a device.
+
+    Raises:
+        RefusedError: If its sealed pre-shared key does not open.
+    """
     return DeviceRow(
         name=device.name,
         public_key=device.public_key,

@@ -1,4 +1,4 @@
-"""One node, two threads: passes, and revocations that do not wait for them. A dead node holds up no other."""
+"""One node, three threads: passes, and revocations and grants that do not wait for them. A dead node holds up no other."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from django.db import close_old_connections, connections
 from django.utils import timezone
 
-from appliance.core.bundle import sign_bundle, sign_revocation
+from appliance.core.bundle import sign_bundle, sign_grant, sign_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.receipt import Keyring
 from control.audit.heartbeats import take_heartbeat
 from control.fleet.models import Node
 from control.logs import log_event
+from control.reconciler.deployed import Deployed
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
+from control.reconciler.grants import observe_missing
 from control.reconciler.identity import learn_identity, publish_keyring
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.publication import publish_log
 from control.reconciler.receipts import pull_receipts
-from control.reconciler.revocations import Deployed, observe_cut_off
+from control.reconciler.revocations import observe_cut_off
 from control.reconciler.rows import PresharedKeys, observe_rows
 from control.reconciler.uploads import send_missing_models
 from provisioning.node import NodeClient
@@ -64,21 +67,27 @@ class NodeWorker:
         self._interval_s = interval_s
         self._deployed = Deployed()
         self._preshared_keys = PresharedKeys(keys.seal)
-        self._due, self._urgent = threading.Event(), threading.Event()
+        self._due, self._revoking, self._granting = threading.Event(), threading.Event(), threading.Event()
         self._stopping = threading.Event()
+        loops = {
+            "pass": self._pass_forever,
+            "revoke": partial(self._forever, self._revoking, self.revoke_now),
+            "grant": partial(self._forever, self._granting, self.grant_now),
+        }
         self._threads = [
             threading.Thread(target=self._run, args=(loop,), name=f"{name}-{kind}", daemon=True)
-            for kind, loop in (("pass", self._pass_forever), ("revoke", self._revoke_forever))
+            for kind, loop in loops.items()
         ]
 
     def start(self) -> None:
-        """Start both threads; the first pass begins at once."""
+        """Start the threads; the first pass begins at once."""
         for thread in self._threads:
             thread.start()
 
     def wake(self) -> None:
-        """Something changed: revoke now what must be revoked, then make a pass."""
-        self._urgent.set()
+        """Something changed: revoke and grant now what is due, then make a pass."""
+        self._revoking.set()
+        self._granting.set()
         self._due.set()
 
     def stop(self) -> None:
@@ -100,6 +109,10 @@ class NodeWorker:
     def revoke_now(self) -> str:
         """Send a revocation if one is due; return the code of what went wrong, or an empty text. Never raises."""
         return self._guard(self._revoke)
+
+    def grant_now(self) -> str:
+        """Send a grant if one is due; return the code of what went wrong, or an empty text. Never raises."""
+        return self._guard(self._grant)
 
     def _pass(self) -> None:
         client, node = self._client, Node.objects.get(name=self.name)
@@ -131,16 +144,22 @@ class NodeWorker:
         state = client.state()
         verify_not_ahead(node, state.accepted)
         send_missing_models(client, state.models)
+        started_at = time.monotonic()
         bundle = number_bundle(node, observe_rows(node, self._preshared_keys))
         text = bundle.canonical_bytes().decode("utf-8")
+        signature = sign_bundle(bundle, self._keys.bundle)
+        render_ms = int((time.monotonic() - started_at) * 1000)
         self._deployed.note_sent(bundle)
-        applied = client.apply(text, sign_bundle(bundle, self._keys.bundle))
+        applied = client.apply(text, signature)
         if applied.accepted.digest != bundle.digest:
             raise RefusedError("the node accepted another bundle than the one sent", field="accepted")
         self._deployed.note_accepted(bundle)
         record_accepted(node, applied.accepted)
+        if applied.actions:
+            took = {"actions": len(applied.actions), "render_ms": render_ms, "ms": applied.milliseconds}
+            log_event(logger, logging.INFO, "applied", generation=bundle.generation, **took)
         # Who was revoked while the bundle travelled is let in by it again: cut off once more.
-        self._urgent.set()
+        self._revoking.set()
 
     def _revoke(self) -> None:
         node = Node.objects.get(name=self.name)
@@ -151,6 +170,20 @@ class NodeWorker:
         revoked = self._client.revoke(text, sign_revocation(revocation, self._keys.bundle))
         self._deployed.note_revoked(revocation)
         log_event(logger, logging.INFO, "revoked", peers=len(revoked.removed), ms=revoked.milliseconds)
+
+    def _grant(self) -> None:
+        node = Node.objects.get(name=self.name)
+        clients = observe_missing(node, self._deployed.known_keys(), PresharedKeys(self._keys.seal))
+        grant = self._deployed.number_grant(node.name, clients)
+        if grant is None:
+            return
+        self._deployed.note_granted(grant)
+        granted = self._client.grant(
+            grant.canonical_bytes().decode("utf-8"), sign_grant(grant, self._keys.bundle)
+        )
+        # Who was revoked while the grant travelled is let in by it: cut off again.
+        self._revoking.set()
+        log_event(logger, logging.INFO, "granted", peers=len(granted.added), ms=granted.milliseconds)
 
     def _guard(self, step: Callable[[], None]) -> str:
         try:
@@ -185,13 +218,13 @@ class NodeWorker:
             # A thousand changes in a row are a thousand hints: rest as long as a pass takes, and let them gather.
             self._stopping.wait(min(took_s, LONGEST_REST_S))
 
-    def _revoke_forever(self) -> None:
+    def _forever(self, due: threading.Event, step: Callable[[], str]) -> None:
         while not self._stopping.is_set():
-            self._urgent.wait()
-            self._urgent.clear()
+            due.wait()
+            due.clear()
             close_old_connections()
             if not self._stopping.is_set():
-                self.revoke_now()
+                step()
 
     def _run(self, loop: Callable[[], None]) -> None:
         try:

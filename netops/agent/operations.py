@@ -30,6 +30,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "plan": {"bundle": str, "signature": str},
     "apply": {"bundle": str, "signature": str},
     "revoke": {"revocation": str, "signature": str},
+    "grant": {"grant": str, "signature": str},
     "health": {},
     "receipts": {"after": int, "limit": int},
     "heartbeat": {"nonce": str},
@@ -68,6 +69,7 @@ class Operations:
             "plan": self._plan,
             "apply": self._apply,
             "revoke": self._revoke,
+            "grant": self._grant,
             "health": self._health,
             "receipts": self._receipts,
             "heartbeat": self._heartbeat,
@@ -135,6 +137,10 @@ class Operations:
     def _revoke(self, revocation: str, signature: str) -> dict[str, Any]:
         revoked = self._passes.revoke(Signed(revocation, signature))
         return {"removed": revoked.removed, "ended": revoked.ended, "milliseconds": revoked.milliseconds}
+
+    def _grant(self, grant: str, signature: str) -> dict[str, Any]:
+        granted = self._passes.grant(Signed(grant, signature))
+        return {"added": granted.added, "milliseconds": granted.milliseconds}
 
     def _health(self) -> dict[str, Any]:
         return {

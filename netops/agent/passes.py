@@ -1,4 +1,4 @@
-"""A pass: make the node what a bundle says; and the revocation, which does not wait for one.
+"""A pass: make the node what a bundle says; and the revocation and the grant, which do not wait for a bundle.
 
     1. verify: signature, node, order, consistency, model files, certificate: nothing is changed if any of it fails
     2. observe, plan
@@ -9,7 +9,8 @@
     on failure: the last good bundle again, without what was removed
 
 One pass runs at a time. A revocation takes the world between two actions of a pass, and the pass plans anew: a plan
-made before a revocation is never carried on after it.
+made before a revocation is never carried on after it. A grant takes part in the pass that runs, and else makes a small one of
+its own: it can only add, so it may wait where a revocation may not.
 """
 
 from __future__ import annotations
@@ -19,15 +20,24 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from appliance.core.bundle import Accepted, Bundle, Revocation, verify_bundle, verify_revocation
-from appliance.core.errors import ApplianceError, HostError
+from appliance.core.bundle import (
+    Accepted,
+    Bundle,
+    Revocation,
+    verify_bundle,
+    verify_consistency,
+    verify_grant,
+    verify_revocation,
+)
+from appliance.core.errors import ApplianceError, BundleError, HostError
 from appliance.core.node import NodePaths, NodeSettings
 from netops import actions
 from netops.agent.identity import Identity
 from netops.agent.memory import Memory, Removed, Signed, difference
 from netops.agent.models import ModelStore
 from netops.cut import plan_cut
-from netops.desired import prune, render_closed, render_state
+from netops.desired import extend, prune, render_closed, render_state
+from netops.grant import plan_grant
 from netops.model import State
 from netops.plan import Plan, plan
 from netops.world import World
@@ -56,8 +66,16 @@ class Revoked:
     milliseconds: int
 
 
+@dataclass(frozen=True)
+class Granted:
+    """A grant that succeeded: the public keys that are peers by it, and how long it took."""
+
+    added: list[str]
+    milliseconds: int
+
+
 class Passes:
-    """Applies bundles and revocations to one world."""
+    """Applies bundles, revocations and grants to one world."""
 
     def __init__(
         self,
@@ -120,7 +138,7 @@ class Passes:
             bundle = self._verify(signed)
             previous = self._memory.bundle
             if previous is not None:
-                self._memory.remove(difference(previous, bundle))
+                self._memory.remove(difference(self._granted(previous), self._granted(bundle)))
                 self._memory.save()
             try:
                 lines = self._converge(bundle)
@@ -179,9 +197,49 @@ class Passes:
             except ApplianceError as failure:
                 failures.append(failure)
 
+    def grant(self, signed: Signed) -> Granted:
+        """Let devices in now.
+
+        Raises:
+            BundleError: If it is refused; nothing was changed.
+            ApplianceError: If a step failed. It is remembered all the same, and the next pass takes it.
+        """
+        start = time.monotonic()
+        grant = verify_grant(
+            _bytes(signed.text),
+            signed.signature,
+            public_key=self._settings.bundle_key,
+            node=self._settings.node,
+            accepted=self._memory.accepted,
+        )
+        with self._pass:
+            before = self._bundle_in_force()
+            if before is None:
+                raise BundleError("no bundle is in force yet", field="generation")
+            verify_consistency(extend(before, grant.clients))
+            self._memory.grant(grant)
+            added = self._let_in(before)
+        return Granted(added, _milliseconds_since(start))
+
+    def _let_in(self, before: Bundle) -> list[str]:
+        """Carry out what is granted beyond a bundle; a revocation that comes in between makes it plan anew."""
+        for _ in range(MAX_PLANS):
+            mark = self._memory.mark
+            after = self._bundle_in_force() or before
+            steps = plan_grant(before, after)
+            if self._do(steps, mark, []):
+                return [peer.public_key for s in steps if isinstance(s, actions.SetPeers) for peer in s.peers]
+        raise HostError("revocations came faster than a grant could end", hint="apply the bundle again")
+
     def _bundle_in_force(self) -> Bundle | None:
         bundle = self._memory.bundle
-        return prune(bundle, *self._memory.removed_from(bundle)) if bundle else None
+        return self._in_force(bundle) if bundle else None
+
+    def _in_force(self, bundle: Bundle) -> Bundle:
+        return prune(self._granted(bundle), *self._memory.removed_from(bundle))
+
+    def _granted(self, bundle: Bundle) -> Bundle:
+        return extend(bundle, self._memory.granted_to(bundle))
 
     def _verify_signed(self, signed: Signed) -> Bundle:
         return verify_bundle(
@@ -207,8 +265,9 @@ class Passes:
         known = self._rendered
         if known is not None and known[0] is bundle and known[1] == mark:
             return known[2]
-        left = prune(bundle, *self._memory.removed_from(bundle))
-        want = render_state(left, self._settings, self._paths, self._identity.wireguard_public_key())
+        want = render_state(
+            self._in_force(bundle), self._settings, self._paths, self._identity.wireguard_public_key()
+        )
         self._rendered = (bundle, mark, want)
         return want
 
@@ -233,7 +292,7 @@ class Passes:
         raise HostError("revocations came faster than a pass could end", hint="apply again")
 
     def _carry_out(self, steps: Plan, want: State, mark: int, lines: list[str]) -> bool:
-        """Do the actions of a plan; return False as soon as a revocation has made it stale."""
+        """Do the actions of a plan; return False as soon as a revocation or a grant has made it stale."""
         # The services get the whole set on each pass: one that was restarted has forgotten it, and its sockets in
         # the file system do not show that.
         pseudonyms = {client: want.served.pseudonyms[client] for client in sorted(want.served.notary)}
@@ -241,7 +300,10 @@ class Passes:
             actions.ServeNotary(pseudonyms),
             actions.ServeCells(tuple(sorted(want.served.cells))),
         )
-        for action in (*steps, *(renewals if pseudonyms else ())):
+        return self._do((*steps, *(renewals if pseudonyms else ())), mark, lines)
+
+    def _do(self, steps: Iterable[actions.Action], mark: int, lines: list[str]) -> bool:
+        for action in steps:
             with self._services if isinstance(action, SERVICES) else self._tables:
                 if self._memory.mark != mark:
                     return False

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core import canonical, signing
-from appliance.core.bundle import Accepted, Bundle, verify_bundle, verify_revocation
+from appliance.core.bundle import Accepted, Bundle, Grant, verify_bundle, verify_grant, verify_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.heartbeat import Heartbeat, extend_past, sign_heartbeat
 from appliance.core.names import ZERO_DIGEST, encode_base64, random_id
@@ -51,6 +51,7 @@ class SimulatedNode:
     accepted: Accepted | None = None
     bundle: Bundle | None = None
     peers: dict[str, str] = field(default_factory=dict)
+    granted: list[Grant] = field(default_factory=list)
     models: dict[str, bytes] = field(default_factory=dict)
     journal: list[Any] = field(default_factory=list)
     tiles: dict[str, str] = field(default_factory=dict)
@@ -180,7 +181,9 @@ class SimulatedNode:
             self.accepted = Accepted(
                 epoch=accepted.epoch, generation=accepted.generation, digest=accepted.digest
             )
-            self.peers = {d.public_key: d.preshared_key for c in accepted.clients for d in c.devices}
+            self.granted = [grant for grant in self.granted if grant.generation >= accepted.generation]
+            clients = [*accepted.clients, *(client for grant in self.granted for client in grant.clients)]
+            self.peers = {d.public_key: d.preshared_key for client in clients for d in client.devices}
         return {"accepted": self.accepted.model_dump(), "actions": [], "milliseconds": 1}
 
     def op_revoke(self, revocation: str, signature: str) -> dict[str, Any]:
@@ -193,6 +196,15 @@ class SimulatedNode:
         )
         removed = [key for key in asked.public_keys if self.peers.pop(key, None) is not None]
         return {"removed": removed, "ended": list(asked.clients), "milliseconds": 1}
+
+    def op_grant(self, grant: str, signature: str) -> dict[str, Any]:
+        asked = verify_grant(
+            grant.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+        )
+        self.granted.append(asked)  # before the peers: an `apply` that goes on meanwhile takes it along
+        added = {d.public_key: d.preshared_key for client in asked.clients for d in client.devices}
+        self.peers |= added
+        return {"added": sorted(added), "milliseconds": 1}
 
     def op_health(self) -> dict[str, Any]:
         return self.health

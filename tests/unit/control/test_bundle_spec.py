@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.bundle import Accepted, Bundle, Revocation, verify_bundle, verify_revocation
+from appliance.core.bundle import (
+    Accepted,
+    Bundle,
+    Grant,
+    Revocation,
+    verify_bundle,
+    verify_grant,
+    verify_revocation,
+)
 from appliance.core.errors import BundleError
 
 TEXT = (Path(__file__).parents[3] / "docs/spec/bundle-v1.md").read_text("utf-8")
@@ -36,6 +44,15 @@ def test_the_revocation_of_the_page_is_accepted() -> None:
         verify_revocation(data, SIGNATURES[0], public_key=KEY, node="node-a", accepted=accepted)
 
 
+def test_the_grant_of_the_page_is_accepted() -> None:
+    grant = Grant.parse(EXAMPLES[2])
+    accepted = Accepted(epoch=1, generation=7, digest=DIGEST)
+    data = grant.canonical_bytes()
+    assert verify_grant(data, SIGNATURES[2], public_key=KEY, node="node-a", accepted=accepted)
+    with pytest.raises(BundleError):
+        verify_grant(data, SIGNATURES[1], public_key=KEY, node="node-a", accepted=accepted)
+
+
 def test_the_page_names_every_field() -> None:
     words = set(re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"^\| `.*", TEXT, re.MULTILINE))))
 
@@ -45,4 +62,4 @@ def test_the_page_names_every_field() -> None:
         return set().union(*(fields(item) for item in value), set()) if isinstance(value, list) else set()
 
     bundle = {key: value for key, value in EXAMPLES[0].items() if key != "pins"}
-    assert fields(bundle) | {"pins", "certificate"} | fields(EXAMPLES[1]) <= words
+    assert fields(bundle) | {"pins", "certificate"} | fields(EXAMPLES[1]) | fields(EXAMPLES[2]) <= words

@@ -72,6 +72,11 @@ def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
         time.sleep(0.002)
 
 
+def in_bundle(node: SimulatedNode) -> int:
+    """Return how many devices the node's bundle holds; a device may be let in before, by a grant."""
+    return sum(len(client.devices) for client in node.bundle.clients) if node.bundle else 0
+
+
 def add(client: str = "acme", name: str = "laptop") -> str:
     key = new_public_key()
     add_device(NewDevice(client=client, name=name, public_key=key))
@@ -86,14 +91,15 @@ def test_a_client_reaches_the_node_and_a_revocation_goes_first(
         client = services.create_client(NewClient(name="acme"))
         keys_of = {f"d{number}": add(name=f"d{number}") for number in range(5)}
         phone = add(name="phone")
-        until(lambda: {*keys_of.values(), phone} <= set(node_a.peers))
+        until(lambda: in_bundle(node_a) == 6)
+        assert {*keys_of.values(), phone} <= set(node_a.peers)
         configured = node_a.bundle
         assert configured is not None
         assert configured.clients[0].pseudonym == pseudonym(decode_base64(client.pseudonym_key), "acme")
         took = [revoke_and_time(node_a, client, name, key) for name, key in keys_of.items()]
         # Commit, hint, database, signature, arrival; the best of five, since other processes share the machine.
         assert min(took) < 0.05
-        until(lambda: node_a.bundle and len(node_a.bundle.clients[0].devices) == 1)
+        until(lambda: in_bundle(node_a) == 1)
         assert set(node_a.peers) == {phone}
 
 
@@ -144,7 +150,7 @@ def test_a_revocation_does_not_wait_behind_a_long_apply(
         assert time.monotonic() - asked_at < 0.8  # the apply is still under way
         # The bundle under way still held the key; whatever order the node took them in, it ends cut off.
         node_a.apply_s = 0.0
-        until(lambda: node_a.bundle and len(node_a.bundle.clients[0].devices) == 1, 8)
+        until(lambda: in_bundle(node_a) == 1, 8)
         assert key not in node_a.peers
 
 
@@ -354,3 +360,55 @@ def test_the_database_holds_no_bundle_text(
     for model in (BundleRecord, Device, Client, Node):
         for row in model.objects.values():
             assert preshared not in str(row)
+
+
+def test_a_device_is_granted_before_the_bundle_with_it_comes(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    with running(make_reconciler(keys, node_a)):
+        until(lambda: node_a.bundle)
+        services.create_client(NewClient(name="acme"))
+        first = add()
+        until(lambda: first in node_a.peers and node_a.ops()[-1] == "admitted")
+        node_a.apply_s = 1.0
+        node_a.seen.clear()
+        added = add(name="phone")
+        until(lambda: added in node_a.peers)
+        assert "grant" in node_a.ops()
+        assert in_bundle(node_a) == 1  # the apply takes a second
+        node_a.apply_s = 0.0
+        until(lambda: in_bundle(node_a) == 2, 8)
+        assert set(node_a.peers) == {first, added}
+
+
+def test_a_device_that_was_granted_and_is_in_no_bundle_yet_can_be_revoked(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    with running(make_reconciler(keys, node_a)):
+        until(lambda: node_a.bundle)
+        client = services.create_client(NewClient(name="acme"))
+        until(lambda: node_a.bundle and node_a.bundle.clients)
+        until(lambda: node_a.ops()[-1] == "admitted")
+        node_a.apply_s = 1.0
+        added = add(name="phone")
+        until(lambda: added in node_a.peers)
+        services.revoke_device(services.find_device(client, "phone"))
+        until(lambda: added not in node_a.peers)
+        node_a.apply_s = 0.0
+        until(lambda: node_a.bundle and not node_a.bundle.clients[0].devices and not node_a.peers, 8)
+
+
+def test_many_devices_at_once_wait_for_their_bundle(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.reconciler.grants.MAX_DEVICES", 2)
+    reconciler = make_reconciler(keys, node_a)
+    services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    for number in range(3):
+        add(name=f"d{number}")
+    worker = next(iter(reconciler._workers.values()))
+    assert worker.grant_now() == ""
+    assert "grant" not in node_a.ops()
+    reconciler.pass_once()
+    assert len(node_a.peers) == 3

@@ -228,3 +228,41 @@ def test_a_bad_revocation_is_refused_naming_its_field(value, field):
     with pytest.raises(BundleError) as refused:
         b.verify_revocation(data, signature, public_key=PUBLIC, node="node-a", accepted=accepted())
     assert refused.value.field == field
+
+
+def grant(**changes):
+    value = {"v": 1, "node": "node-a", "epoch": 1, "generation": 3, "clients": [client(devices=[device(9)])]}
+    return value | changes
+
+
+def verify_grant(value, purpose=signing.Purpose.GRANT):
+    data = canonical.encode(value)
+    signature = signing.sign(KEY, purpose, data)
+    return b.verify_grant(data, signature, public_key=PUBLIC, node="node-a", accepted=accepted())
+
+
+def test_a_proper_grant_is_accepted():
+    assert verify_grant(grant()).clients[0].devices[0].name == device(9)["name"]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (grant(node="node-b"), "node"),
+        (grant(epoch=2), "epoch"),
+        (grant(generation=2), "generation"),
+        (grant(extra=1), "extra"),
+        (grant(clients=[]), "clients"),
+    ],
+)
+def test_a_bad_grant_is_refused_naming_its_field(value, field):
+    with pytest.raises(BundleError) as refused:
+        verify_grant(value)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("purpose", [signing.Purpose.BUNDLE, signing.Purpose.REVOCATION])
+def test_a_signature_for_another_purpose_grants_nothing(purpose):
+    with pytest.raises(BundleError) as refused:
+        verify_grant(grant(), purpose)
+    assert refused.value.field == "signature"

@@ -13,11 +13,13 @@ from appliance.core.bundle import (
     Bundle,
     Client,
     Device,
+    Grant,
     Limits,
     Revocation,
     Tls,
     Tunnel,
     sign_bundle,
+    sign_grant,
     sign_revocation,
 )
 from appliance.core.names import encode_base64
@@ -153,3 +155,10 @@ def revocation(
     }
     value = Revocation(**{**fields, **changes})  # type: ignore[arg-type]
     return Signed(value.canonical_bytes().decode("utf-8"), sign_revocation(value, CONTROL))
+
+
+def grant(generation: int, *clients: Client, **changes: object) -> Signed:
+    """Return a signed grant of these clients' devices as control sends it."""
+    fields: dict[str, object] = {"node": "node-a", "epoch": 1, "generation": generation, "clients": clients}
+    value = Grant(**{**fields, **changes})  # type: ignore[arg-type]
+    return Signed(value.canonical_bytes().decode("utf-8"), sign_grant(value, CONTROL))
