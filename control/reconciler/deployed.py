@@ -43,6 +43,8 @@ class Deployed:
     def note_revoked(self, revocation: Revocation) -> None:
         """After the node applied a revocation, unless a bundle was sent since."""
         with self.lock:
+            left = (_without(grant, revocation) for grant in self.granted)
+            self.granted = [grant for grant in left if grant.clients]
             if self.generation == revocation.generation:
                 self.public_keys -= set(revocation.public_keys)
                 self.clients -= set(revocation.clients)
@@ -82,3 +84,15 @@ class Deployed:
     def _let_in(self, clients: tuple[Client, ...]) -> None:
         self.public_keys |= {device.public_key for client in clients for device in client.devices}
         self.clients |= {client.name for client in clients}
+
+
+def _without(grant: Grant, revocation: Revocation) -> Grant:
+    """Return a grant less what a later revocation took back."""
+    kept = (client for client in grant.clients if client.name not in revocation.clients)
+    left = (
+        client.model_copy(
+            update={"devices": tuple(d for d in client.devices if d.public_key not in revocation.public_keys)}
+        )
+        for client in kept
+    )
+    return grant.model_copy(update={"clients": tuple(client for client in left if client.devices)})

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from control.clients.models import Client, Device
 
 
 def main() -> None:
@@ -45,7 +49,7 @@ def _fill(clients: int, devices: int, model: str) -> None:
         hint_on_commit()
 
 
-def _device(client: object, number: int, index: int, seal_key: str) -> object:
+def _device(client: Client, number: int, index: int, seal_key: str) -> Device:
     from appliance.core.names import encode_base64
     from appliance.core.sealed import seal
     from control.clients.enrolment import seal_context

@@ -21,7 +21,7 @@ from appliance.core.errors import HostError
 from appliance.core.node import NodePaths
 from appliance.lab import lab as labs
 from appliance.lab.lab import Lab
-from appliance.lab.provision import CONTROL_ENVIRONMENT, WEB_USER, control, wait_until
+from appliance.lab.provision import CONTROL_ENVIRONMENT, CONTROL_STATE, WEB_USER, control, wait_until
 from appliance.lab.topology import ACME, CONSOLE_PORT, MGMT, MGMT_ADDRESS, NODE, READING_MODEL, TUNNEL
 
 CLIENTS, DEVICES_EACH = 200, 50
@@ -44,9 +44,10 @@ while time.monotonic() < deadline:
 """
 # Run in the management machine: prints when the request was sent, and its answer. The token comes on standard input.
 _REQUEST = """
-import http.client, json, sys, time
-host, port, method, path, body = sys.argv[1:]
-connection = http.client.HTTPConnection(host, int(port), timeout=60)
+import http.client, json, ssl, sys, time
+host, port, ca, method, path, body = sys.argv[1:]
+trusted = ssl.create_default_context(cafile=ca)
+connection = http.client.HTTPSConnection(host, int(port), context=trusted, timeout=60)
 headers = {"Authorization": "Bearer " + sys.stdin.read().strip(), "Content-Type": "application/json"}
 connection.connect()
 sent = time.monotonic()
@@ -165,7 +166,7 @@ def _watch(lab: Lab, key: str, *, present: bool, patience_s: float) -> float | N
 
 
 def _request(lab: Lab, token: str, method: str, path: str, body: str) -> tuple[float, Any]:
-    arguments = (MGMT_ADDRESS, str(CONSOLE_PORT), method, path, body)
+    arguments = (MGMT_ADDRESS, str(CONSOLE_PORT), f"{CONTROL_STATE}/public/ca.pem", method, path, body)
     sent, answer = json.loads(
         lab[MGMT].run(sys.executable, "-I", "-c", _REQUEST, *arguments, stdin=token).stdout
     )

@@ -365,37 +365,32 @@ def test_the_database_holds_no_bundle_text(
 def test_a_device_is_granted_before_the_bundle_with_it_comes(
     keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    with running(make_reconciler(keys, node_a)):
-        until(lambda: node_a.bundle)
-        services.create_client(NewClient(name="acme"))
-        first = add()
-        until(lambda: first in node_a.peers and node_a.ops()[-1] == "admitted")
-        node_a.apply_s = 1.0
-        node_a.seen.clear()
-        added = add(name="phone")
-        until(lambda: added in node_a.peers)
-        assert "grant" in node_a.ops()
-        assert in_bundle(node_a) == 1  # the apply takes a second
-        node_a.apply_s = 0.0
-        until(lambda: in_bundle(node_a) == 2, 8)
-        assert set(node_a.peers) == {first, added}
+    reconciler = make_reconciler(keys, node_a)
+    services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    first = add()
+    reconciler.pass_once()
+    added = add(name="phone")
+    assert next(iter(reconciler._workers.values())).grant_now() == ""
+    assert set(node_a.peers) == {first, added}
+    assert in_bundle(node_a) == 1
+    reconciler.pass_once()
+    assert in_bundle(node_a) == 2
 
 
 def test_a_device_that_was_granted_and_is_in_no_bundle_yet_can_be_revoked(
     keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    with running(make_reconciler(keys, node_a)):
-        until(lambda: node_a.bundle)
-        client = services.create_client(NewClient(name="acme"))
-        until(lambda: node_a.bundle and node_a.bundle.clients)
-        until(lambda: node_a.ops()[-1] == "admitted")
-        node_a.apply_s = 1.0
-        added = add(name="phone")
-        until(lambda: added in node_a.peers)
-        services.revoke_device(services.find_device(client, "phone"))
-        until(lambda: added not in node_a.peers)
-        node_a.apply_s = 0.0
-        until(lambda: node_a.bundle and not node_a.bundle.clients[0].devices and not node_a.peers, 8)
+    reconciler = make_reconciler(keys, node_a)
+    client = services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    worker = next(iter(reconciler._workers.values()))
+    added = add(name="phone")
+    worker.grant_now()
+    assert set(node_a.peers) == {added}
+    services.revoke_device(services.find_device(client, "phone"))
+    assert worker.revoke_now() == ""
+    assert node_a.peers == {}
 
 
 def test_many_devices_at_once_wait_for_their_bundle(
@@ -412,3 +407,22 @@ def test_many_devices_at_once_wait_for_their_bundle(
     assert "grant" not in node_a.ops()
     reconciler.pass_once()
     assert len(node_a.peers) == 3
+
+
+def test_a_grant_that_was_taken_back_is_taken_back_once(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    reconciler = make_reconciler(keys, node_a)
+    client = services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    worker = next(iter(reconciler._workers.values()))
+    add(name="phone")
+    worker.grant_now()
+    services.revoke_device(services.find_device(client, "phone"))
+    worker.revoke_now()
+    assert node_a.peers == {}
+    node_a.seen.clear()
+    reconciler.pass_once()
+    worker.revoke_now()
+    worker.grant_now()
+    assert not {"revoke", "grant"} & set(node_a.ops())
