@@ -6,9 +6,10 @@ import threading
 from dataclasses import dataclass, field
 
 from django.db.models import Q
+from django.utils import timezone
 
 from appliance.core.bundle import Bundle, Revocation
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.models import CONNECTING, Client, ClientState, Device
 from control.fleet.models import Node
 
 
@@ -71,9 +72,11 @@ class Deployed:
 
 def observe_cut_off(node: Node) -> CutOff:
     """Read who may not be served on this node."""
-    outside = ~Q(state=DeviceState.ACTIVE) | ~Q(client__state=ClientState.ACTIVE)
+    now = timezone.now()
+    outside = ~Q(state__in=CONNECTING) | ~Q(client__state=ClientState.ACTIVE)
+    outside |= Q(expires_at__lte=now) | Q(client__expires_at__lte=now)
     devices = Device.objects.filter(outside, client__home=node).values_list("public_key", flat=True)
-    clients = Client.objects.filter(home=node).exclude(state=ClientState.ACTIVE)
+    clients = Client.objects.filter(~Q(state=ClientState.ACTIVE) | Q(expires_at__lte=now), home=node)
     return CutOff(frozenset(devices), frozenset(clients.values_list("name", flat=True)))
 
 
