@@ -198,9 +198,9 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     )
     if args.client:
         devices = devices.filter(client__name=args.client)
-    listed = list(devices)
-    for device in listed:
-        device["warning"] = warn(earliest(device["expires_at"], device.pop("client__expires_at")), now)
+    listed: list[dict[str, Any]] = [{**device} for device in devices]
+    for row in listed:
+        row["warning"] = warn(earliest(row["expires_at"], row.pop("client__expires_at")), now)
     return {"ok": True, "devices": listed}
 
 
