@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from running_cell import ADDRESSES, TOKENS, RunningCell, StartCell, ask, device, write_policy
+from running_cell import ADDRESSES, TOKENS, StartCell, ask, device, write_policy
 
 from appliance.client.api import Answer, Api
 from appliance.client.chat import expiry_warning
@@ -116,10 +117,11 @@ def test_another_end_cuts_nobody_off(start_cell: StartCell) -> None:
         assert cell.notary.await_ends(1) == ["revoked"]
 
 
-def test_an_end_is_met_to_the_second(cell: RunningCell) -> None:
-    write_policy(cell.policy_file, devices=laptop_until(1000), expires_at=2000)
+def test_an_end_is_met_to_the_second(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    write_policy(file, devices=laptop_until(1000), expires_at=2000)
     now = 999.0
-    policy = PolicyFile(cell.policy_file, "acme", clock=lambda: now)
+    policy = PolicyFile(file, "acme", clock=lambda: now)
     assert policy.ended() == frozenset()
     now = 1000.0
     assert policy.ended() == {device("laptop").credential}
@@ -129,7 +131,7 @@ def test_an_end_is_met_to_the_second(cell: RunningCell) -> None:
         policy.refresh()
     assert gone.value.expired
     with pytest.raises(ClientRevokedError):
-        PolicyFile(cell.policy_file, "acme", clock=lambda: now)
+        PolicyFile(file, "acme", clock=lambda: now)
 
 
 def test_the_terminal_chat_is_told_and_warns_two_weeks_ahead(start_cell: StartCell) -> None:
