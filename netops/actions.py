@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from netops.model import Interface, Peer
+from netops.model import Account, Interface, Peer
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,11 @@ class ServeNotary:
     """Tell the notary the whole set of clients.
 
     Attributes:
-        clients: Name to pseudonym.
+        clients: Name to account.
         added, removed: What changes by it.
     """
 
-    clients: Mapping[str, str]
+    clients: Mapping[str, Account]
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 

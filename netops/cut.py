@@ -12,7 +12,7 @@ from appliance.core.bundle import Bundle, Device, Revocation
 from appliance.core.policy import render_policy
 from netops import actions
 from netops.actions import Action
-from netops.desired import prune
+from netops.desired import prune, render_account
 from netops.model import Peer, route4, route6, route6_prefix
 from netops.plan import revoke_policy
 
@@ -69,5 +69,5 @@ def _files(
     if routes:
         yield actions.RemoveRoutes(routes)
     if revocation.clients:
-        yield actions.ServeNotary({client.name: client.pseudonym for client in left.clients})
+        yield actions.ServeNotary({client.name: render_account(client) for client in left.clients})
         yield actions.ServeCells(tuple(client.name for client in left.clients))

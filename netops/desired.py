@@ -15,7 +15,19 @@ from appliance.core.errors import BundleError
 from appliance.core.node import NodePaths, NodeSettings
 from appliance.core.policy import render_policy
 from netops import nftables, nginx
-from netops.model import Files, Firewall, Interface, Peer, Served, State, Web, route4, route6, route6_prefix
+from netops.model import (
+    Account,
+    Files,
+    Firewall,
+    Interface,
+    Peer,
+    Served,
+    State,
+    Web,
+    route4,
+    route6,
+    route6_prefix,
+)
 
 
 def render_closed(settings: NodeSettings) -> State:
@@ -54,10 +66,15 @@ def render_state(bundle: Bundle, settings: NodeSettings, paths: NodePaths, publi
         served=Served(
             notary=frozenset(client.name for client in bundle.clients),
             cells=frozenset(client.name for client in bundle.clients),
-            pseudonyms={client.name: client.pseudonym for client in bundle.clients},
+            accounts={client.name: render_account(client) for client in bundle.clients},
         ),
         web=_web(bundle, settings, paths),
     )
+
+
+def render_account(client: Client) -> Account:
+    """Return what the notary is told of a client."""
+    return Account(client.pseudonym, client.limits.requests_per_day, client.limits.tokens_per_day)
 
 
 def prune(bundle: Bundle, public_keys: AbstractSet[str], clients: AbstractSet[str]) -> Bundle:

@@ -12,7 +12,7 @@ from appliance.core.bundle import Bundle, Client
 from appliance.core.policy import render_policy
 from netops import actions
 from netops.actions import Action
-from netops.desired import render_peer, render_routes
+from netops.desired import render_account, render_peer, render_routes
 
 
 def plan_grant(before: Bundle, after: Bundle) -> tuple[Action, ...]:
@@ -36,7 +36,7 @@ def _steps(after: Bundle, added: tuple[Client, ...], new: tuple[str, ...]) -> It
     if policies:
         yield actions.WritePolicies(policies)
     if new:
-        yield actions.ServeNotary({c.name: c.pseudonym for c in after.clients}, added=new)
+        yield actions.ServeNotary({c.name: render_account(c) for c in after.clients}, added=new)
         yield actions.ServeCells(tuple(client.name for client in after.clients), added=new)
     devices = [device for client in added for device in client.devices]
     if devices:

@@ -104,18 +104,32 @@ class Web:
 
 
 @dataclass(frozen=True)
+class Account:
+    """A client as the notary knows it.
+
+    Attributes:
+        pseudonym: What its receipts call it.
+        requests_per_day, tokens_per_day: Its budgets of a day in UTC; None: none.
+    """
+
+    pseudonym: str
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+
+
+@dataclass(frozen=True)
 class Served:
     """Who the other services of the node serve.
 
     Attributes:
         notary: Clients that have a notary.sock.
         cells: Clients that have an http.sock.
-        pseudonyms: Client to pseudonym; known only of what is wanted, so it is not compared.
+        accounts: What the notary is told of each; known only of what is wanted, so it is not compared.
     """
 
     notary: frozenset[str] = frozenset()
     cells: frozenset[str] = frozenset()
-    pseudonyms: Mapping[str, str] = field(default_factory=lambda: EMPTY, compare=False)
+    accounts: Mapping[str, Account] = field(default_factory=lambda: EMPTY, compare=False)
 
 
 @dataclass(frozen=True)

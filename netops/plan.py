@@ -17,7 +17,7 @@ from appliance.core.errors import RefusedError
 from appliance.core.policy import Policy
 from netops import actions
 from netops.actions import Action
-from netops.model import Files, Firewall, Interface, Peer, Served, State, Web
+from netops.model import Account, Files, Firewall, Interface, Peer, Served, State, Web
 
 # A revocation waits for at most one action, so no action may take long: each of these takes about 0.2 s.
 PEERS_PER_ACTION = 2000
@@ -25,6 +25,7 @@ ROUTES_PER_ACTION = 4000
 POLICIES_PER_ACTION = 100
 
 T = TypeVar("T")
+_UNKNOWN = Account("")  # in a state that was generated; `render_state` knows everybody's
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,10 @@ def _plan_served(have: Served, want: Served) -> Plan:
     additions: list[Action] = []
     gone, new = _sorted(have.notary - want.notary), _sorted(want.notary - have.notary)
     if gone:
-        kept = {c: want.pseudonyms.get(c, "") for c in _sorted(have.notary & want.notary)}
+        kept = {c: want.accounts.get(c, _UNKNOWN) for c in _sorted(have.notary & want.notary)}
         removals.append(actions.ServeNotary(kept, removed=gone))
     if new:
-        wanted = {c: want.pseudonyms.get(c, "") for c in _sorted(want.notary)}
+        wanted = {c: want.accounts.get(c, _UNKNOWN) for c in _sorted(want.notary)}
         additions.append(actions.ServeNotary(wanted, added=new))
     gone, new = _sorted(have.cells - want.cells), _sorted(want.cells - have.cells)
     if gone:

@@ -88,8 +88,8 @@ class World:
                 self.files.write_seats(names)
             case actions.RemoveSeats(names):
                 self.files.remove_seats(names)
-            case actions.ServeNotary(pseudonyms):
-                self.notary.serve(pseudonyms)
+            case actions.ServeNotary(accounts):
+                self.notary.serve(accounts)
             case actions.ServeCells(served):
                 self.cells.serve(served)
             case actions.ConfigureWeb(config, certificate):

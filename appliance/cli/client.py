@@ -104,6 +104,7 @@ def _chat(args: argparse.Namespace) -> int:
             "pin": answer.pin,
             "ttft_ms": round(answer.ttft_ms or 0.0, 1),
             "receipt": {"id": answer.receipt_id, "file": str(file), "verified": True},
+            "access_expires_at": answer.access_expires_at and answer.access_expires_at.isoformat(),
         }
         print(json.dumps(result))
     return 0

@@ -26,14 +26,23 @@ from appliance.core.names import (
     Name,
     Network4,
     Network6,
+    UnixTime,
     packed,
 )
 from appliance.core.pin import Manifest
-from appliance.core.schema import Closed
+from appliance.core.schema import Closed, is_absent
 
 MAX_BUNDLE_BYTES = 64 * 2**20  # 10,000 devices need about 4 MB; more than this is refused before it is parsed
 Generation = Annotated[int, Field(ge=1, le=2**53 - 1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+MAX_COUNTED = 10**12  # tokens of a day on a machine that computes ten million in a second
+ExpiresAt = Annotated[UnixTime | None, Field(exclude_if=is_absent)]
+"""When something ends by itself, in seconds since 1970; None: never."""
+Counted = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_COUNTED)] | None,
+    Field(exclude_if=is_absent),
+]
+"""A number of requests or tokens; None: any."""
 # Each certificate whole and nothing after the last: what is parsed is all that was signed.
 _CERTIFICATE = r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n"
 Pem = Annotated[str, StringConstraints(max_length=16384, pattern=rf"^({_CERTIFICATE}){{1,8}}\z")]
@@ -43,15 +52,17 @@ class Device(Closed):
     """One WireGuard peer of a client.
 
     Attributes:
-        name: Unique within its client.
+        name: Of the device. One whose key is being replaced is there twice, with two keys that have nothing else in common.
         public_key: WireGuard public key, unique in the bundle.
         preshared_key: WireGuard pre-shared key.
         address4, address6: The device's tunnel addresses, unique in the bundle, inside the tunnel networks.
         token_sha256: Digest of the device's bearer token; the token itself never reaches a node.
+        expires_at: When its key ends.
     """
 
     address4: Address4
     address6: Address6
+    expires_at: ExpiresAt = None
     name: Name
     preshared_key: Key32
     public_key: Key32
@@ -73,16 +84,24 @@ class Limits(Closed):
         share_prefixes: Whether what a session computed for its system messages and tools may serve the client's other
             sessions while it is open: a long one is then read once, and the time to the first token tells the client's
             devices of each other whether they use the same.
+        context_tokens: Largest prompt and answer together, where that is less than the model's context.
+        requests_per_minute, tokens_per_minute: Rates: so many at once, and so many more with each minute.
+        requests_per_day, tokens_per_day: Budgets of a day in UTC, counted by the notary. Tokens are those of prompts and answers.
     """
 
     answer_tokens: Annotated[int, Field(ge=1, le=1_048_576)] = 1024
     body_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 1_048_576
     cell_idle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
+    context_tokens: Counted = None
     guess_in_streams: bool = False
+    requests_per_day: Counted = None
+    requests_per_minute: Counted = None
     session_idle_s: Annotated[int, Field(ge=1, le=86_400)] = 900
     session_max_s: Annotated[int, Field(ge=1, le=604_800)] = 14_400
     sessions: Annotated[int, Field(ge=1, le=255)] = 8
     share_prefixes: bool = False
+    tokens_per_day: Counted = None
+    tokens_per_minute: Counted = None
 
 
 class Client(Closed):
@@ -94,9 +113,11 @@ class Client(Closed):
         models: Names of the pins it may use.
         limits: What it may use.
         devices: Its peers.
+        expires_at: When it ends with all its devices.
     """
 
     devices: Annotated[tuple[Device, ...], Field(max_length=10_000)]
+    expires_at: ExpiresAt = None
     limits: Limits
     models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
     name: Name
@@ -336,7 +357,6 @@ def verify_consistency(bundle: Bundle) -> None:
         for j, model in enumerate(client.models):
             if model not in pins:
                 raise BundleError("no pin of this name in the bundle", field=f"clients.{i}.models.{j}")
-        _unique((device.name for device in client.devices), f"clients.{i}.devices")
         for j, device in enumerate(client.devices):
             path = f"clients.{i}.devices.{j}"
             _claim(seen, device.public_key, f"{path}.public_key")

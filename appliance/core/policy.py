@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from appliance.core.bundle import Bundle, Client, Generation, Limits
+from appliance.core.bundle import Bundle, Client, ExpiresAt, Generation, Limits
 from appliance.core.errors import PinError
 from appliance.core.names import Address4, Address6, Digest, Name
 from appliance.core.pin import Manifest
@@ -18,12 +18,18 @@ from appliance.core.schema import Closed
 
 
 class DeviceAccess(Closed):
-    """A device that may speak to the cell: its tunnel addresses and the digest of its bearer token."""
+    """A device that may speak to the cell: its tunnel addresses, the digest of its bearer token, and until when."""
 
     address4: Address4
     address6: Address6
+    expires_at: ExpiresAt = None
     name: Name
     token_sha256: Digest
+
+    @property
+    def credential(self) -> tuple[str, str, str]:
+        """What admits it: its addresses and the digest of its token. Another end is still the same device."""
+        return self.address4, self.address6, self.token_sha256
 
 
 class Policy(Closed):
@@ -38,10 +44,12 @@ class Policy(Closed):
         limits: What the client may use.
         models: The pins it may use, the default first.
         devices: Who may speak.
+        expires_at: When the client ends with all its devices.
     """
 
     client: Name
     devices: tuple[DeviceAccess, ...]
+    expires_at: ExpiresAt = None
     generation: Generation
     limits: Limits
     models: tuple[Manifest, ...]
@@ -62,7 +70,13 @@ def render_policy(bundle: Bundle, client: Client) -> Policy:
     except KeyError as error:
         raise PinError("the client names a model that is not pinned", field="models") from error
     devices = tuple(
-        DeviceAccess(name=d.name, address4=d.address4, address6=d.address6, token_sha256=d.token_sha256)
+        DeviceAccess(
+            name=d.name,
+            address4=d.address4,
+            address6=d.address6,
+            token_sha256=d.token_sha256,
+            expires_at=d.expires_at,
+        )
         for d in client.devices
     )
     return Policy(
@@ -73,4 +87,5 @@ def render_policy(bundle: Bundle, client: Client) -> Policy:
         limits=client.limits,
         models=models,
         devices=devices,
+        expires_at=client.expires_at,
     )

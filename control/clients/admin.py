@@ -68,10 +68,10 @@ class ClientAdmin(Adding, ReadOnlyAdmin):
 
     add_form = ClientForm
 
-    list_display = ("name", "state", "home", "created_at")
+    list_display = ("name", "state", "home", "expires_at", "created_at")
     list_filter = ("state", "home")
     search_fields = ("name",)
-    fields = ("name", "state", "home", "allowed_models", "limits", "created_at")
+    fields = ("name", "state", "home", "allowed_models", "limits", "expires_at", "created_at")
     actions = ("suspend", "resume", "revoke")
 
     @admin.action(permissions=["verb"], description="Suspend the chosen clients")
@@ -96,10 +96,10 @@ class DeviceAdmin(Adding, ReadOnlyAdmin):
 
     add_form = DeviceForm
 
-    list_display = ("name", "client", "state", "public_key", "index", "created_at")
+    list_display = ("name", "client", "state", "public_key", "index", "expires_at", "created_at")
     list_filter = ("state",)
     search_fields = ("name", "client__name", "public_key")
-    fields = ("client", "name", "state", "public_key", "index", "created_at", "revoked_at")
+    fields = ("client", "name", "state", "public_key", "index", "expires_at", "created_at", "revoked_at")
     actions = ("revoke",)
 
     @admin.action(permissions=["verb"], description="Revoke the chosen devices for good")

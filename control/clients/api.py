@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
+from django.utils import timezone
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from appliance.core.bundle import Limits
 from appliance.core.client_configuration import ClientConfiguration
 from control.api.openapi import Spoken
 from control.clients.enrolment import add_device
+from control.clients.expiry import earliest, warn
 from control.clients.models import Client, Device
-from control.clients.requests import DeviceFilter, NewClient, NewDevice
+from control.clients.requests import DeviceFilter, Expiry, NewClient, NewDevice, Rotation
+from control.clients.rotation import rotate_device
 from control.clients.services import (
     create_client,
+    expire_client,
+    expire_device,
+    limit_client,
     resume_client,
     revoke_client,
     revoke_device,
@@ -30,16 +37,31 @@ class ClientShape(serializers.ModelSerializer[Client]):
 
     home = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
     models = serializers.JSONField(source="allowed_models", read_only=True)
+    warning = serializers.SerializerMethodField()
 
     class Meta:
         model = Client
-        fields: ClassVar = ["name", "state", "home", "models", "limits", "created_at"]
+        fields: ClassVar = [
+            "name",
+            "state",
+            "home",
+            "models",
+            "limits",
+            "expires_at",
+            "warning",
+            "created_at",
+        ]
+
+    def get_warning(self, client: Client) -> str | None:
+        """Return what to say of an end that is near."""
+        return warn(client.expires_at, timezone.now())
 
 
 class DeviceShape(serializers.ModelSerializer[Device]):
     """A device as the API shows it; none of its secrets."""
 
     client = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+    warning = serializers.SerializerMethodField()
 
     class Meta:
         model = Device
@@ -50,16 +72,26 @@ class DeviceShape(serializers.ModelSerializer[Device]):
             "state",
             "public_key",
             "index",
+            "expires_at",
+            "warning",
             "created_at",
             "revoked_at",
         ]
 
+    def get_warning(self, device: Device) -> str | None:
+        """Return what to say of an end that is near: the key's or its client's."""
+        return warn(earliest(device.expires_at, device.client.expires_at), timezone.now())
+
 
 class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Client]):
-    """`/clients`: list, create, retrieve, suspend, resume, revoke."""
+    """`/clients`: list, create, retrieve, limits, expire, suspend, resume, revoke."""
 
     queryset = Client.objects.select_related("home")
-    speaks: ClassVar = {"create": Spoken(body=NewClient, status=201)}
+    speaks: ClassVar = {
+        "create": Spoken(body=NewClient, status=201),
+        "limits": Spoken(body=Limits),
+        "expire": Spoken(body=Expiry),
+    }
     serializer_class = ClientShape
     lookup_field = "name"
     lookup_value_regex = "[a-z0-9-]{1,32}"
@@ -68,6 +100,20 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
         """Create a client from a `NewClient`."""
         client = create_client(NewClient.parse(request.data))
         return Response(ClientShape(client).data, status=status.HTTP_201_CREATED)
+
+    @action(detail=True, methods=["post"])
+    def limits(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Give the client other limits; what is left out becomes what it is for a new client."""
+        client = self.get_object()
+        limit_client(client, Limits.parse(request.data))
+        return Response(ClientShape(client).data)
+
+    @action(detail=True, methods=["post"])
+    def expire(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Say when the client ends with all its devices."""
+        client = self.get_object()
+        expire_client(client, Expiry.parse(request.data).expires_at)
+        return Response(ClientShape(client).data)
 
     @action(detail=True, methods=["post"])
     def suspend(self, request: Request, name: str) -> Response:  # noqa: ARG002
@@ -92,12 +138,14 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
 
 
 class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Device]):
-    """`/devices`: list, create (its configuration comes back once), retrieve, revoke."""
+    """`/devices`: list, create (its configuration comes back once), retrieve, rotate, expire, revoke."""
 
     queryset = Device.objects.select_related("client")
     speaks: ClassVar = {
         "list": Spoken(query=DeviceFilter),
         "create": Spoken(body=NewDevice, answer=ClientConfiguration, status=201),
+        "rotate": Spoken(body=Rotation, answer=ClientConfiguration, status=201),
+        "expire": Spoken(body=Expiry),
     }
     serializer_class = DeviceShape
     lookup_value_regex = "[0-9]{1,18}"
@@ -114,8 +162,21 @@ class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
         return Response(configuration.model_dump(mode="json"), status=status.HTTP_201_CREATED)
 
     @action(detail=True, methods=["post"])
+    def rotate(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Add another key for the device; the answer is the one copy of its `ClientConfiguration`."""
+        configuration = rotate_device(self.get_object(), Rotation.parse(request.data))
+        return Response(configuration.model_dump(mode="json"), status=status.HTTP_201_CREATED)
+
+    @action(detail=True, methods=["post"])
+    def expire(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Say when the device's key ends."""
+        device = self.get_object()
+        expire_device(device, Expiry.parse(request.data).expires_at)
+        return Response(DeviceShape(device).data)
+
+    @action(detail=True, methods=["post"])
     def revoke(self, request: Request, pk: str) -> Response:  # noqa: ARG002
-        """Cut the device off for good."""
+        """Cut the device off for good; a key that was replaced goes alone."""
         device = self.get_object()
         revoke_device(device)
         return Response(DeviceShape(device).data)

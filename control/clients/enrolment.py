@@ -9,6 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from appliance.core.client_configuration import TOKEN_PREFIX, ClientConfiguration
 from appliance.core.errors import HostError, RefusedError, UnavailableError
@@ -17,7 +18,8 @@ from appliance.core.receipt import Keyring
 from appliance.core.sealed import seal
 from control.clients.addresses import device_addresses, next_index
 from control.clients.configuration import DeviceSecrets, NodeEnd, PublicMaterial, render_configuration
-from control.clients.models import AddressCounter, Client, ClientState, Device, DeviceState
+from control.clients.expiry import parse_end
+from control.clients.models import CONNECTING, AddressCounter, Client, ClientState, Device, DeviceState
 from control.clients.requests import NewDevice
 from control.clients.services import find_client
 from control.config import ControlPaths, WitnessConfig
@@ -33,10 +35,11 @@ def add_device(new: NewDevice) -> ClientConfiguration:
     """Add a device and return its configuration, which cannot be had a second time.
 
     Raises:
-        RefusedError: Naming the field: a key that was used before, a name that is taken, a client that is revoked, a
-            tunnel network that is full.
+        RefusedError: Naming the field: a key that was used before, a name that is taken, a client that is revoked, an
+            end that has passed, a tunnel network that is full.
         UnavailableError: If the reconciler has not reached the client's node yet, so its key is not known.
     """
+    expires_at = parse_end(new.expires_at, timezone.now())
     material = read_public_material(settings.PATHS, settings.CONFIG.witnesses)
     seal_key = _read(settings.PATHS.seal_public).strip()
     made = DeviceSecrets(
@@ -58,6 +61,7 @@ def add_device(new: NewDevice) -> ClientConfiguration:
                 ),
                 token_sha256=token_digest(made.token),
                 index=index,
+                expires_at=expires_at,
             )
         except IntegrityError as error:
             raise RefusedError("the name or key was taken a moment ago", field="public_key") from error
@@ -119,10 +123,14 @@ def _verify_new(client: Client, new: NewDevice) -> None:
         raise RefusedError("the key was used before", field="public_key", hint="make a new key on the client")
     if Node.objects.filter(wireguard_public_key=new.public_key).exists():
         raise RefusedError("the key of a node", field="public_key")
-    active = Device.objects.filter(client=client, state=DeviceState.ACTIVE)
-    if active.filter(name=new.name).exists():
-        raise RefusedError("the client has a device of this name", field="name")
-    if active.count() >= MAX_DEVICES:
+    connecting = Device.objects.filter(client=client, state__in=CONNECTING)
+    if connecting.filter(name=new.name, state=DeviceState.ACTIVE).exists():
+        raise RefusedError(
+            "the client has a device of this name",
+            field="name",
+            hint="another key for it: appliance control device rotate",
+        )
+    if connecting.count() >= MAX_DEVICES:
         raise RefusedError("the client has as many devices as there can be", field="client")
 
 

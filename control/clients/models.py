@@ -22,10 +22,15 @@ class ClientState(models.TextChoices):
 
 
 class DeviceState(models.TextChoices):
-    """Whether a device may connect."""
+    """Whether a device may connect with this key, until that ends."""
 
     ACTIVE = "active"
+    REPLACED = "replaced"  # another key took its place; it works until its end
     REVOKED = "revoked"
+
+
+CONNECTING = (DeviceState.ACTIVE, DeviceState.REPLACED)
+"""The states in which a key works."""
 
 
 def _pseudonym_key() -> str:
@@ -40,6 +45,7 @@ class Client(models.Model):
             credential, and the client holds it too.
         limits: `appliance.core.bundle.Limits`.
         allowed_models: Names of the pins it may use, the default first.
+        expires_at: When it ends with all its devices, in whole seconds; None: never.
     """
 
     name = models.CharField(max_length=32, unique=True)
@@ -48,6 +54,7 @@ class Client(models.Model):
     pseudonym_key = models.CharField(max_length=44, default=_pseudonym_key, editable=False)
     limits = models.JSONField(default=dict)
     allowed_models = models.JSONField(default=list)
+    expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -62,12 +69,15 @@ class Client(models.Model):
 
 
 class Device(models.Model):
-    """One WireGuard peer of a client. Rows are never deleted, so a key and an index are used once.
+    """One key of a client's device, which is one WireGuard peer. Rows are never deleted, so a key and an index are used once.
+
+    A device whose key is being replaced has two rows of its name.
 
     Attributes:
         sealed_preshared_key: Closed for the reconciler's seal key: the web process that made it cannot read it.
         token_sha256: Digest of the bearer token.
         index: Counts all devices there ever were; the tunnel addresses are the networks' bases plus this.
+        expires_at: When the key ends, in whole seconds; None: never.
     """
 
     client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="devices")
@@ -77,6 +87,7 @@ class Device(models.Model):
     sealed_preshared_key = models.TextField(editable=False)
     token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
     index = models.PositiveBigIntegerField(unique=True)
+    expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import transaction
 from django.utils import timezone
 
+from appliance.core.bundle import Limits
 from appliance.core.errors import RefusedError
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.expiry import parse_end
+from control.clients.models import CONNECTING, Client, ClientState, Device, DeviceState
 from control.clients.requests import NewClient
 from control.fleet.services import choose_node
 from control.hints import hint_on_commit
@@ -17,8 +21,10 @@ def create_client(new: NewClient) -> Client:
     """Create a client.
 
     Raises:
-        RefusedError: Naming the field: a name that was used before, a model that is not pinned, no home node.
+        RefusedError: Naming the field: a name that was used before, a model that is not pinned, no home node, an end
+            that has passed.
     """
+    expires_at = parse_end(new.expires_at, timezone.now())
     with transaction.atomic():
         if Client.objects.filter(name=new.name).exists():
             # A revoked client's name stays taken: receipts and unit names would mean two clients.
@@ -28,6 +34,7 @@ def create_client(new: NewClient) -> Client:
             home=choose_node(new.node),
             limits=new.limits.model_dump(mode="json"),
             allowed_models=_allowed_models(new.models),
+            expires_at=expires_at,
         )
         hint_on_commit()
     return client
@@ -84,19 +91,66 @@ def revoke_client(client: Client) -> None:
     """Cut a client and all of its devices off for good. Doing it twice does no harm."""
     with transaction.atomic():
         _move(client, tuple(ClientState), ClientState.REVOKED)
-        Device.objects.filter(client=client, state=DeviceState.ACTIVE).update(
+        Device.objects.filter(client=client, state__in=CONNECTING).update(
             state=DeviceState.REVOKED, revoked_at=timezone.now()
         )
 
 
 def revoke_device(device: Device) -> None:
-    """Cut a device off for good. Doing it twice does no harm."""
+    """Cut a device off for good. Doing it twice does no harm.
+
+    The key that a device has now takes those it had before along: who lost the laptop lost all of them. One that was replaced goes alone.
+    """
+    keys = Device.objects.filter(pk=device.pk, state__in=CONNECTING)
     with transaction.atomic():
-        Device.objects.filter(pk=device.pk, state=DeviceState.ACTIVE).update(
-            state=DeviceState.REVOKED, revoked_at=timezone.now()
-        )
+        if keys.filter(state=DeviceState.ACTIVE).exists():
+            keys = Device.objects.filter(client=device.client, name=device.name, state__in=CONNECTING)
+        keys.update(state=DeviceState.REVOKED, revoked_at=timezone.now())
         hint_on_commit()
     device.refresh_from_db()
+
+
+def expire_client(client: Client, end: datetime | None) -> None:
+    """Say when a client ends with all its devices; None: never. One that has ended is served again.
+
+    Raises:
+        RefusedError: If it was revoked, or the end has passed or is too far ahead.
+    """
+    end = parse_end(end, timezone.now())
+    _change(client, expires_at=end)
+
+
+def expire_device(device: Device, end: datetime | None) -> None:
+    """Say when a device's key ends; None: never. One that has ended may connect again.
+
+    Raises:
+        RefusedError: If it was revoked or replaced, or the end has passed or is too far ahead.
+    """
+    end = parse_end(end, timezone.now())
+    with transaction.atomic():
+        # A key that was replaced has its end from that.
+        if Device.objects.filter(pk=device.pk, state=DeviceState.ACTIVE).update(expires_at=end) != 1:
+            raise RefusedError("is not the key that the device has now", field="state")
+        hint_on_commit()
+    device.refresh_from_db()
+
+
+def limit_client(client: Client, limits: Limits) -> None:
+    """Give a client other limits; its cell follows them without a break.
+
+    Raises:
+        RefusedError: If it was revoked.
+    """
+    _change(client, limits=limits.model_dump(mode="json"))
+
+
+def _change(client: Client, **values: object) -> None:
+    """Change a client that was not revoked."""
+    with transaction.atomic():
+        if Client.objects.filter(pk=client.pk).exclude(state=ClientState.REVOKED).update(**values) != 1:
+            raise RefusedError("the client was revoked, which is for good", field="state")
+        hint_on_commit()
+    client.refresh_from_db()
 
 
 def _move(client: Client, allowed: tuple[ClientState, ...], state: ClientState) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import UsageError
+
+_AHEAD = re.compile(r"([0-9]{1,5})([dh])")
+_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1)}
+_WHEN = "90d, 12h, or a date and time as 2027-01-31T00:00:00Z"
 
 
 def add_parsers(actions: Any) -> None:
@@ -23,7 +29,16 @@ def _add_client_parsers(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--model", action="append", metavar="NAME", help="a pin it may use; default: all")
     add.add_argument("--node", help="its home; default: the only one")
     add.add_argument("--limits", type=Path, metavar="FILE", help="limits as JSON")
+    add.add_argument("--expires", metavar="WHEN", help=f"when it ends: {_WHEN}; default: never")
     add.set_defaults(handler=add_client)
+    limit = verbs.add_parser("limit", help="give a client other limits")
+    limit.add_argument("name")
+    limit.add_argument("limits", type=Path, metavar="FILE", help="all of them, as JSON")
+    limit.set_defaults(handler=limit_client)
+    expire = verbs.add_parser("expire", help="say when a client ends with all its devices")
+    expire.add_argument("name")
+    expire.add_argument("when", metavar="WHEN", help=f"{_WHEN}, or never")
+    expire.set_defaults(handler=expire_client)
     verbs.add_parser("list", help="list clients").set_defaults(handler=list_clients)
     for verb in ("suspend", "resume", "revoke"):
         sub = verbs.add_parser(verb, help=f"{verb} a client")
@@ -34,11 +49,23 @@ def _add_client_parsers(parser: argparse.ArgumentParser) -> None:
 def _add_device_parsers(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     add = verbs.add_parser("add", help="add a device; its configuration is shown once")
-    add.add_argument("client")
-    add.add_argument("name")
-    add.add_argument("--public-key", required=True, help="made by `appliance client keygen`")
-    add.add_argument("--out", type=Path, metavar="FILE", help="write the configuration there (0600)")
     add.set_defaults(handler=add_device)
+    rotate = verbs.add_parser("rotate", help="add another key for a device; the one it has works for a while")
+    rotate.add_argument(
+        "--overlap", type=int, default=168, metavar="HOURS", help="for how long (default: %(default)s)"
+    )
+    rotate.set_defaults(handler=rotate_device)
+    for made in (add, rotate):
+        made.add_argument("client")
+        made.add_argument("name")
+        made.add_argument("--public-key", required=True, help="made by `appliance client keygen`")
+        made.add_argument("--expires", metavar="WHEN", help=f"when the key ends: {_WHEN}; default: never")
+        made.add_argument("--out", type=Path, metavar="FILE", help="write the configuration there (0600)")
+    expire = verbs.add_parser("expire", help="say when a device's key ends")
+    expire.add_argument("client")
+    expire.add_argument("name")
+    expire.add_argument("when", metavar="WHEN", help=f"{_WHEN}, or never")
+    expire.set_defaults(handler=expire_device)
     listing = verbs.add_parser("list", help="list devices")
     listing.add_argument("--client")
     listing.set_defaults(handler=list_devices)
@@ -54,6 +81,7 @@ def add_client(args: argparse.Namespace) -> dict[str, Any]:
     from control.clients.requests import NewClient
 
     wanted: dict[str, Any] = {"name": args.name, "node": args.node, "models": args.model}
+    wanted["expires_at"] = parse_when(args.expires)
     if args.limits is not None:
         wanted["limits"] = read_json(args.limits)
     client = services.create_client(NewClient.parse(wanted))
@@ -61,13 +89,38 @@ def add_client(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def list_clients(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
-    """List clients."""
+    """List clients, and say of those that end soon when."""
+    from django.utils import timezone
+
+    from control.clients.expiry import warn
     from control.clients.models import Client
 
+    now = timezone.now()
+    clients = list(Client.objects.values("name", "state", "home__name", "allowed_models", "expires_at"))
     return {
         "ok": True,
-        "clients": list(Client.objects.values("name", "state", "home__name", "allowed_models")),
+        "clients": [{**client, "warning": warn(client["expires_at"], now)} for client in clients],
     }
+
+
+def limit_client(args: argparse.Namespace) -> dict[str, Any]:
+    """Give a client other limits."""
+    from appliance.core.bundle import Limits
+    from control.clients import services
+
+    client = services.find_client(args.name)
+    services.limit_client(client, Limits.parse(read_json(args.limits)))
+    return {"ok": True, "name": client.name, "limits": client.limits}
+
+
+def expire_client(args: argparse.Namespace) -> dict[str, Any]:
+    """Say when a client ends."""
+    from control.clients import services
+    from control.clients.requests import Expiry
+
+    client = services.find_client(args.name)
+    services.expire_client(client, Expiry.parse({"expires_at": parse_when(args.when)}).expires_at)
+    return {"ok": True, "name": client.name, "expires_at": client.expires_at}
 
 
 def change_client(args: argparse.Namespace) -> dict[str, Any]:
@@ -86,28 +139,69 @@ def change_client(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_device(args: argparse.Namespace) -> dict[str, Any]:
     """Add a device; the result is its configuration, or where it was written."""
-    from appliance.core.storage import write_new
     from control.clients import enrolment
     from control.clients.requests import NewDevice
 
-    if args.out is not None and args.out.exists():
-        raise UsageError("the file exists", hint="choose another --out; a configuration is not overwritten")
+    _verify_free(args.out)
     wanted = {"client": args.client, "name": args.name, "public_key": args.public_key}
-    configuration = enrolment.add_device(NewDevice.parse(wanted)).model_dump(mode="json")
-    if args.out is None:
+    new = NewDevice.parse({**wanted, "expires_at": parse_when(args.expires)})
+    return _hand_over(enrolment.add_device(new).model_dump(mode="json"), args.out)
+
+
+def rotate_device(args: argparse.Namespace) -> dict[str, Any]:
+    """Add another key for a device; the result is as `add_device`."""
+    from control.clients import rotation, services
+    from control.clients.requests import Rotation
+
+    _verify_free(args.out)
+    device = services.find_device(services.find_client(args.client), args.name)
+    wanted = {"public_key": args.public_key, "overlap_h": args.overlap}
+    asked = Rotation.parse({**wanted, "expires_at": parse_when(args.expires)})
+    return _hand_over(rotation.rotate_device(device, asked).model_dump(mode="json"), args.out)
+
+
+def expire_device(args: argparse.Namespace) -> dict[str, Any]:
+    """Say when a device's key ends."""
+    from control.clients import services
+    from control.clients.requests import Expiry
+
+    device = services.find_device(services.find_client(args.client), args.name)
+    services.expire_device(device, Expiry.parse({"expires_at": parse_when(args.when)}).expires_at)
+    return {"ok": True, "client": args.client, "name": device.name, "expires_at": device.expires_at}
+
+
+def _verify_free(out: Path | None) -> None:
+    """Check before anything is made: a configuration is shown once."""
+    if out is not None and out.exists():
+        raise UsageError("the file exists", hint="choose another --out; a configuration is not overwritten")
+
+
+def _hand_over(configuration: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    from appliance.core.storage import write_new
+
+    if out is None:
         return configuration
-    write_new(args.out, (json.dumps(configuration, indent=2) + "\n").encode("utf-8"), 0o600)
-    return {"ok": True, "file": str(args.out)}
+    write_new(out, (json.dumps(configuration, indent=2) + "\n").encode("utf-8"), 0o600)
+    return {"ok": True, "file": str(out)}
 
 
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:
-    """List devices, of one client or all."""
+    """List devices, of one client or all, and say of keys that end soon when."""
+    from django.utils import timezone
+
+    from control.clients.expiry import earliest, warn
     from control.clients.models import Device
 
-    devices = Device.objects.values("id", "client__name", "name", "state", "public_key", "index")
+    now = timezone.now()
+    devices = Device.objects.values(
+        "id", "client__name", "name", "state", "public_key", "index", "expires_at", "client__expires_at"
+    )
     if args.client:
         devices = devices.filter(client__name=args.client)
-    return {"ok": True, "devices": list(devices)}
+    listed: list[dict[str, Any]] = [{**device} for device in devices]
+    for row in listed:
+        row["warning"] = warn(earliest(row["expires_at"], row.pop("client__expires_at")), now)
+    return {"ok": True, "devices": listed}
 
 
 def revoke_device(args: argparse.Namespace) -> dict[str, Any]:
@@ -118,6 +212,16 @@ def revoke_device(args: argparse.Namespace) -> dict[str, Any]:
     device = services.find_device(client, args.name)
     services.revoke_device(device)
     return {"ok": True, "client": client.name, "name": device.name, "state": device.state}
+
+
+def parse_when(text: str | None) -> str | None:
+    """Return a time that somebody typed as RFC 3339: so many days or hours from now, or as it is; None for `never` and nothing."""
+    if text is None or text == "never":
+        return None
+    ahead = _AHEAD.fullmatch(text)
+    if ahead is None:
+        return text  # the request's schema says whether it is a time
+    return (datetime.now(UTC) + int(ahead[1]) * _UNITS[ahead[2]]).isoformat(timespec="seconds")
 
 
 def read_json(path: Path) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import groupby
 
 from django.db import transaction
+from django.utils import timezone
 
 from appliance.core.bundle import Client as GrantedClient
-from control.clients.models import ClientState, Device, DeviceState
+from control.clients.models import CONNECTING, ClientState, Device
 from control.fleet.models import Node
 from control.pins.models import ModelPin, PinState
 from control.reconciler.render import render_client
-from control.reconciler.rows import PresharedKeys, client_row, device_row
+from control.reconciler.rows import PresharedKeys, client_row, device_row, lasts
 
 MAX_DEVICES = 50  # of one grant; who adds more at once can wait for the bundle
 
@@ -20,8 +21,13 @@ def observe_missing(
     node: Node, let_in: frozenset[str], preshared_keys: PresharedKeys
 ) -> tuple[GrantedClient, ...]:
     """Return the devices that may connect to this node and whose keys are not let in, by client; none if there are many."""
+    now = timezone.now()
     active = Device.objects.filter(
-        client__home=node, client__state=ClientState.ACTIVE, state=DeviceState.ACTIVE
+        lasts(now),
+        lasts(now, "client__"),
+        client__home=node,
+        client__state=ClientState.ACTIVE,
+        state__in=CONNECTING,
     )
     with transaction.atomic():
         missing = set(active.values_list("public_key", flat=True)) - let_in

@@ -14,24 +14,26 @@ from control.clients.addresses import device_addresses
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """An active device."""
+    """A key that works; `expires_at` in seconds since 1970."""
 
     name: str
     public_key: str
     preshared_key: str = field(repr=False)
     token_sha256: str
     index: int
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True)
 class ClientRow:
-    """An active client."""
+    """An active client; `expires_at` in seconds since 1970."""
 
     name: str
     pseudonym_key: str = field(repr=False)
     models: tuple[str, ...]
     limits: Limits
     devices: tuple[DeviceRow, ...]
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,12 @@ def render_client(row: ClientRow, pinned: set[str], tunnel: Tunnel) -> Client | 
         models=models,
         limits=row.limits,
         devices=tuple(_devices(row.devices, tunnel)),
+        expires_at=row.expires_at,
     )
 
 
 def _devices(rows: Iterable[DeviceRow], tunnel: Tunnel) -> Iterable[Device]:
-    for row in sorted(rows, key=lambda row: row.name):
+    for row in sorted(rows, key=lambda row: (row.name, row.index)):
         address4, address6 = device_addresses(tunnel, row.index)
         yield Device(
             name=row.name,
@@ -109,4 +112,5 @@ def _devices(rows: Iterable[DeviceRow], tunnel: Tunnel) -> Iterable[Device]:
             address4=address4,
             address6=address6,
             token_sha256=row.token_sha256,
+            expires_at=row.expires_at,
         )

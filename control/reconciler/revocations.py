@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db.models import Q
+from django.utils import timezone
 
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.models import CONNECTING, Client, ClientState, Device
 from control.fleet.models import Node
 
 
@@ -20,7 +21,9 @@ class CutOff:
 
 def observe_cut_off(node: Node) -> CutOff:
     """Read who may not be served on this node."""
-    outside = ~Q(state=DeviceState.ACTIVE) | ~Q(client__state=ClientState.ACTIVE)
+    now = timezone.now()
+    outside = ~Q(state__in=CONNECTING) | ~Q(client__state=ClientState.ACTIVE)
+    outside |= Q(expires_at__lte=now) | Q(client__expires_at__lte=now)
     devices = Device.objects.filter(outside, client__home=node).values_list("public_key", flat=True)
-    clients = Client.objects.filter(home=node).exclude(state=ClientState.ACTIVE)
+    clients = Client.objects.filter(~Q(state=ClientState.ACTIVE) | Q(expires_at__lte=now), home=node)
     return CutOff(frozenset(devices), frozenset(clients.values_list("name", flat=True)))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
 
 from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.models import CONNECTING, Client, ClientState, Device
 from control.fleet.models import Node
 from control.pins.models import ModelPin, PinState
 from control.reconciler.render import ClientRow, DeviceRow, NodeRow, Rows
@@ -40,10 +43,11 @@ class PresharedKeys:
 
 def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
     """Return everything that this node should be, as of one moment."""
+    now = timezone.now()
     with transaction.atomic():  # one snapshot: no client without its devices
         pins = list(ModelPin.objects.filter(state=PinState.ACTIVE))
-        clients = list(Client.objects.filter(home=node, state=ClientState.ACTIVE))
-        wanted = Device.objects.filter(client__in=clients, state=DeviceState.ACTIVE)
+        clients = list(Client.objects.filter(lasts(now), home=node, state=ClientState.ACTIVE))
+        wanted = Device.objects.filter(lasts(now), client__in=clients, state__in=CONNECTING)
         devices = list(wanted)
     preshared_keys.forget_all_but({device.pk for device in devices})
     by_client: defaultdict[int, list[DeviceRow]] = defaultdict(list)
@@ -56,6 +60,11 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
     )
 
 
+def lasts(now: datetime, prefix: str = "") -> Q:
+    """Return the condition that a row's end has not come; `prefix` leads to the row, as in `client__`."""
+    return Q(**{f"{prefix}expires_at": None}) | Q(**{f"{prefix}expires_at__gt": now})
+
+
 def client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
     """Return a client with these of its devices."""
     return ClientRow(
@@ -64,6 +73,7 @@ def client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
         models=tuple(client.allowed_models),
         limits=client.parsed_limits(),
         devices=tuple(devices),
+        expires_at=_unix(client.expires_at),
     )
 
 
@@ -79,4 +89,9 @@ def device_row(device: Device, preshared_keys: PresharedKeys) -> DeviceRow:
         preshared_key=preshared_keys.open(device),
         token_sha256=device.token_sha256,
         index=device.index,
+        expires_at=_unix(device.expires_at),
     )
+
+
+def _unix(end: datetime | None) -> int | None:
+    return None if end is None else int(end.timestamp())

@@ -58,8 +58,12 @@ class Generation:
     stream: bool
     include_usage: bool
 
-    def fit(self, prompt_tokens: int, context_tokens: int, prompt_field: str) -> tuple[Sampling, ...]:
+    def fit(
+        self, prompt_tokens: int, context_tokens: int, prompt_field: str, *, rate_tokens: int | None = None
+    ) -> tuple[Sampling, ...]:
         """Return the sampling of each choice, with a length that the context can hold.
+
+        A length that nobody asked for also shrinks to what the client's rate can ever give (`rate_tokens`).
 
         Where a seed is given the choices have it and those that follow: with one seed they would all be the same.
 
@@ -69,6 +73,8 @@ class Generation:
         room = context_tokens - prompt_tokens
         if room < 1 or (self.length_given and self.sampling.max_tokens > room):
             raise Refusal("context_length_exceeded", prompt_field)
+        if rate_tokens is not None and not self.length_given:
+            room = min(room, max(1, (rate_tokens - prompt_tokens) // self.choices))
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
         if sampling.seed is None:
             return (sampling,) * self.choices

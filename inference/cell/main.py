@@ -16,6 +16,7 @@ What is heavy is imported in the functions that need it: a process without a sea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -138,6 +139,7 @@ async def _run(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, on_re
     notary = await Notary.over(inputs.notary)
     try:
         cell = _assemble(inputs, policy, engine, notary)
+        await _count_recent(cell)
         server = Server(Gate(cell, build_api(cell)))
         on_ready(terminate.set)
         serving = asyncio.create_task(server.serve_on(inputs.listener))
@@ -154,6 +156,7 @@ def _assemble(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, notary
     from inference.cell.cell import Cell
     from inference.cell.completion import ModelName
     from inference.cell.life import Life
+    from inference.cell.rates import Rates
     from inference.cell.sessions import Sessions
 
     model = ModelName.of(policy.current.models[0])
@@ -164,8 +167,20 @@ def _assemble(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, notary
         engine=engine,
         model=model,
         notary=notary,
+        rates=Rates(policy.current.limits),
         sessions=Sessions(engine, notary, policy, model.pin, inputs.confinement),
     )
+
+
+async def _count_recent(cell: Cell) -> None:
+    """Count what the client used before: a cell that ends after each request must not begin each minute anew."""
+    from inference.cell.notary import NotaryUnavailableError
+
+    limits = cell.policy.current.limits
+    if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+        return
+    with contextlib.suppress(NotaryUnavailableError):  # the keeper ends a cell that has lost its notary
+        cell.rates.count(await cell.notary.recent())
 
 
 async def _apologise(inputs: CellInputs, code: str) -> None:

@@ -1,5 +1,7 @@
 """A pass: make the node what a bundle says; and the revocation and the grant, which do not wait for a bundle.
 
+What a bundle says has an end for some: `expire` cuts them off then, as a revocation would, whether control is there or not.
+
     1. verify: signature, node, order, consistency, model files, certificate: nothing is changed if any of it fails
     2. observe, plan
     3. removals, which are remembered first and never rolled back
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from appliance.core.bundle import (
@@ -37,6 +39,7 @@ from netops.agent.memory import Memory, Removed, Signed, difference
 from netops.agent.models import ModelStore
 from netops.cut import plan_cut
 from netops.desired import extend, prune, render_closed, render_state
+from netops.expiry import Ended, find_ended
 from netops.grant import plan_grant
 from netops.model import State
 from netops.plan import Plan, plan
@@ -75,7 +78,14 @@ class Granted:
 
 
 class Passes:
-    """Applies bundles, revocations and grants to one world."""
+    """Applies bundles, revocations, grants and ends to one world.
+
+    Args:
+        settings, paths: The node's.
+        world: What is changed.
+        memory, models, identity: The agent's.
+        clock: Seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -86,6 +96,7 @@ class Passes:
         memory: Memory,
         models: ModelStore,
         identity: Identity,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._paths = paths
@@ -93,14 +104,16 @@ class Passes:
         self._memory = memory
         self._models = models
         self._identity = identity
+        self._clock = clock
+        self._settled = True  # nobody was cut off since the last whole pass
         self._pass = threading.Lock()
         # Kernel tables and files are one lock, services another: the launcher may take 3 s to end a cell, and a
         # revocation must not wait for that before it removes a peer.
         self._tables = threading.Lock()
         self._services = threading.Lock()
-        # The last bundle that was rendered, the mark of the memory then, and the result: half a second of 10,000
-        # devices that the usual pass, which finds nothing to do, need not spend.
-        self._rendered: tuple[Bundle, int, State] | None = None
+        # The last bundle that was rendered, the mark of the memory then, what had ended, and the result: half a second of
+        # 10,000 devices that the usual pass, which finds nothing to do, need not spend.
+        self._rendered: tuple[Bundle, int, Ended, State] | None = None
 
     def close(self) -> None:
         """Close the node before anything else happens, unless a firewall of an earlier agent serves a bundle."""
@@ -140,6 +153,7 @@ class Passes:
             if previous is not None:
                 self._memory.remove(difference(self._granted(previous), self._granted(bundle)))
                 self._memory.save()
+            self._remember_ended(bundle)
             try:
                 lines = self._converge(bundle)
             except Exception:
@@ -163,6 +177,39 @@ class Passes:
             node=self._settings.node,
             accepted=self._memory.accepted,
         )
+        removed, ended = self._cut_off(revocation)
+        return Revoked(removed, ended, _milliseconds_since(start))
+
+    def expire(self) -> bool:
+        """Cut off whoever has come to an end, then make a whole pass; return whether there was anything to do.
+
+        Raises:
+            ApplianceError: If a step failed. Every other was taken all the same, and the next call makes the pass again.
+        """
+        bundle = self._bundle_in_force()
+        if bundle is None:
+            return False
+        keys, clients = find_ended(bundle, self._clock())
+        if not keys and not clients and self._settled:
+            return False
+        self._settled = False
+        if keys or clients:
+            self._cut_off(
+                Revocation(
+                    node=bundle.node,
+                    epoch=bundle.epoch,
+                    generation=bundle.generation,
+                    public_keys=tuple(sorted(keys)),
+                    clients=tuple(sorted(clients)),
+                )
+            )
+        with self._pass:
+            self._converge(self._memory.bundle)
+        self._settled = True
+        return True
+
+    def _cut_off(self, revocation: Revocation) -> tuple[list[str], list[str]]:
+        """Cut devices and clients off for as long as this bundle is in force; return the peers and clients that were there."""
         before = self._bundle_in_force()
         # Before the lock: whatever a pass does from now on, it does without them.
         self._memory.remove(_removal(revocation))
@@ -170,7 +217,21 @@ class Passes:
         self._memory.save()
         if failures:
             raise failures[0]
-        return Revoked(removed, ended, _milliseconds_since(start))
+        return removed, ended
+
+    def _remember_ended(self, bundle: Bundle) -> None:
+        """Remember who has come to an end, so that a clock which is set back does not let them in again."""
+        keys, clients = find_ended(self._in_force(bundle), self._clock())
+        if keys or clients:
+            self._memory.remove(
+                Removed(
+                    epoch=bundle.epoch,
+                    generation=bundle.generation,
+                    public_keys=tuple(sorted(keys)),
+                    clients=tuple(sorted(clients)),
+                )
+            )
+            self._memory.save()
 
     def _cut(
         self, revocation: Revocation, bundle: Bundle | None
@@ -261,14 +322,13 @@ class Passes:
     def _want(self, bundle: Bundle | None) -> State:
         if bundle is None:
             return render_closed(self._settings)
-        mark = self._memory.mark
+        mark, ended = self._memory.mark, find_ended(self._granted(bundle), self._clock())
         known = self._rendered
-        if known is not None and known[0] is bundle and known[1] == mark:
-            return known[2]
-        want = render_state(
-            self._in_force(bundle), self._settings, self._paths, self._identity.wireguard_public_key()
-        )
-        self._rendered = (bundle, mark, want)
+        if known is not None and known[0] is bundle and known[1:3] == (mark, ended):
+            return known[3]
+        left = prune(self._in_force(bundle), *ended)
+        want = render_state(left, self._settings, self._paths, self._identity.wireguard_public_key())
+        self._rendered = (bundle, mark, ended, want)
         return want
 
     def _converge(self, bundle: Bundle | None) -> list[str]:
@@ -295,12 +355,12 @@ class Passes:
         """Do the actions of a plan; return False as soon as a revocation or a grant has made it stale."""
         # The services get the whole set on each pass: one that was restarted has forgotten it, and its sockets in
         # the file system do not show that.
-        pseudonyms = {client: want.served.pseudonyms[client] for client in sorted(want.served.notary)}
+        accounts = {client: want.served.accounts[client] for client in sorted(want.served.notary)}
         renewals: tuple[actions.Action, ...] = (
-            actions.ServeNotary(pseudonyms),
+            actions.ServeNotary(accounts),
             actions.ServeCells(tuple(sorted(want.served.cells))),
         )
-        return self._do((*steps, *(renewals if pseudonyms else ())), mark, lines)
+        return self._do((*steps, *(renewals if accounts else ())), mark, lines)
 
     def _do(self, steps: Iterable[actions.Action], mark: int, lines: list[str]) -> bool:
         for action in steps:

@@ -19,6 +19,7 @@ from netops.world import World
 
 RELAY_USER = "appliance-relay"
 RESUME_PAUSE_S = 2.0  # the notary and the launcher may start after us
+EXPIRY_PERIOD_S = 10.0  # whoever has come to an end is cut off within this; the cell knows the time to the tenth of a second
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,19 @@ class Agent:
         signal.signal(signal.SIGINT, stop)
         if self.stored is not None:
             threading.Thread(target=self._resume, args=(self.stored, stopping), daemon=True).start()
+        threading.Thread(target=self._expire, args=(stopping,), daemon=True).start()
         self.server.serve()
+
+    def _expire(self, stopping: threading.Event) -> None:
+        """Cut off whoever has come to an end, whether control is there or not."""
+        while not stopping.wait(EXPIRY_PERIOD_S):
+            try:
+                if self.passes.expire():
+                    log("expire", "done")
+            except ApplianceError as error:
+                log("expire", error.code)
+            except OSError:
+                log("expire", "error")
 
     def _resume(self, signed: Signed, stopping: threading.Event) -> None:
         """Apply the stored bundle, again and again until that works or a newer one came."""

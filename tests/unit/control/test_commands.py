@@ -118,8 +118,8 @@ def test_a_list_for_people_is_a_table_under_its_names(
     assert main(["control", "client", "list"]) == 0
     os.umask(mask)
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "state", "home", "name", "allowed", "models"]
-    assert row.split() == ["acme", "active", "node-a", "tiny"]
+    assert head.split() == ["name", "state", "home", "name", "allowed", "models", "expires", "at", "warning"]
+    assert row.split() == ["acme", "active", "node-a", "tiny", "-", "-"]
 
 
 def arguments(state: Path, **changes: Any) -> Namespace:
