@@ -182,7 +182,8 @@ def difference(old: Bundle, new: Bundle) -> Removed:
 
 
 def _grants(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    return ((client.name, device.public_key) for client in bundle.clients for device in client.devices)
+    yield from ((client.name, device.public_key) for client in bundle.clients for device in client.devices)
+    yield from (("", guest.public_key) for guest in bundle.guests)  # no client has an empty name
 
 
 def _damaged(path: Path) -> HostError:
