@@ -16,6 +16,8 @@ from provisioning.answers import (
     Applied,
     Beat,
     Identity,
+    Letter,
+    Letters,
     Placed,
     Planned,
     Published,
@@ -152,6 +154,10 @@ class NodeClient:
     def receipts(self, after: int, limit: int = 1000) -> Receipts:
         """Return receipts after a position of the node's journal."""
         return self._ask(Receipts, "receipts", {"after": after, "limit": limit}, QUICK_S)
+
+    def letters(self) -> tuple[Letter, ...]:
+        """Return what devices that redeem invitations have left in the node's mailbox."""
+        return self._ask(Letters, "letters").letters
 
     def heartbeat(self, nonce: str) -> SignedHeartbeat:
         """Return what the node's notary says of its journal now."""

@@ -6,9 +6,10 @@ import threading
 from dataclasses import dataclass, field
 
 from django.db.models import Q
+from django.utils import timezone
 
 from appliance.core.bundle import Bundle, Revocation
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.models import Client, ClientState, Device, DeviceState, Invitation
 from control.fleet.models import Node
 
 
@@ -74,8 +75,11 @@ def observe_cut_off(node: Node) -> CutOff:
     outside = ~Q(state=DeviceState.ACTIVE) | ~Q(client__state=ClientState.ACTIVE)
     devices = Device.objects.filter(outside, client__home=node).values_list("public_key", flat=True)
     clients = Client.objects.filter(home=node).exclude(state=ClientState.ACTIVE)
-    return CutOff(frozenset(devices), frozenset(clients.values_list("name", flat=True)))
+    over = ~Q(ended_at=None) | ~Q(client__state=ClientState.ACTIVE) | Q(expires_at__lte=timezone.now())
+    guests = Invitation.objects.filter(over, client__home=node).values_list("guest_public_key", flat=True)
+    return CutOff(frozenset(devices) | frozenset(guests), frozenset(clients.values_list("name", flat=True)))
 
 
 def _keys(bundle: Bundle) -> set[str]:
-    return {device.public_key for client in bundle.clients for device in client.devices}
+    devices = {device.public_key for client in bundle.clients for device in client.devices}
+    return devices | {guest.public_key for guest in bundle.guests}

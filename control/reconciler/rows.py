@@ -6,20 +6,23 @@ from collections import defaultdict
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.db import transaction
+from django.utils import timezone
 
+from appliance.core.names import encode_base64
 from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.models import Client, ClientState, Device, DeviceState, Invitation
 from control.fleet.models import Node
 from control.pins.models import ModelPin, PinState
-from control.reconciler.render import ClientRow, DeviceRow, NodeRow, Rows
+from control.reconciler.invitations import live_invitations, open_keys
+from control.reconciler.render import ClientRow, DeviceRow, GuestRow, NodeRow, Rows
 
 
 class PresharedKeys:
     """Opens sealed pre-shared keys, each once: ten thousand of them cost seconds, and passes are frequent."""
 
     def __init__(self, key: X25519PrivateKey) -> None:
-        self._key = key
+        self.key = key
         self._opened: dict[int, str] = {}
 
     def open(self, device: Device) -> str:
@@ -30,7 +33,7 @@ class PresharedKeys:
         """
         if device.pk not in self._opened:
             box, context = device.sealed_preshared_key, seal_context(device.public_key)
-            self._opened[device.pk] = unseal(self._key, box, context).decode("ascii")
+            self._opened[device.pk] = unseal(self.key, box, context).decode("ascii")
         return self._opened[device.pk]
 
     def forget_all_but(self, devices: set[int]) -> None:
@@ -45,6 +48,7 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
         clients = list(Client.objects.filter(home=node, state=ClientState.ACTIVE))
         wanted = Device.objects.filter(client__in=clients, state=DeviceState.ACTIVE)
         devices = list(wanted)
+        guests = [guest for guest in live_invitations(node) if _is_let_in(guest)]
     preshared_keys.forget_all_but({device.pk for device in devices})
     by_client: defaultdict[int, list[DeviceRow]] = defaultdict(list)
     for device in devices:
@@ -53,6 +57,23 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
         node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
         pins=tuple(pin.parsed_manifest() for pin in pins),
         clients=tuple(_client_row(client, by_client[client.pk]) for client in clients),
+        guests=tuple(_guest_row(guest, preshared_keys.key) for guest in guests),
+    )
+
+
+def _is_let_in(invitation: Invitation) -> bool:
+    return invitation.client.state == ClientState.ACTIVE and timezone.now() < invitation.expires_at
+
+
+def _guest_row(invitation: Invitation, seal_key: X25519PrivateKey) -> GuestRow:
+    preshared_key, _ = open_keys(invitation, seal_key)
+    return GuestRow(
+        public_key=invitation.guest_public_key,
+        preshared_key=encode_base64(preshared_key),
+        secret_sha256=invitation.secret_sha256,
+        index=invitation.index,
+        expires_at=int(invitation.expires_at.timestamp()),
+        answer=invitation.answer or None,
     )
 
 
