@@ -36,6 +36,7 @@ def render_state(bundle: Bundle, settings: NodeSettings, paths: NodePaths, publi
         BundleError: If an address has a form that routing by socket name cannot express; names the field.
     """
     devices = [device for client in bundle.clients for device in client.devices]
+    peers: tuple[Device | Guest, ...] = (*devices, *bundle.guests)
     return State(
         firewall=Firewall(
             nftables.render_rules(settings, bundle.tunnel),
@@ -45,7 +46,7 @@ def render_state(bundle: Bundle, settings: NodeSettings, paths: NodePaths, publi
             frozenset(guest.address6 for guest in bundle.guests),
         ),
         interface=_interface(bundle, public_key),
-        peers={peer.public_key: _peer(peer) for peer in (*devices, *bundle.guests)},
+        peers={peer.public_key: _peer(peer) for peer in peers},
         files=Files(
             policies={
                 client.name: render_policy(bundle, client).canonical_bytes() for client in bundle.clients

@@ -132,12 +132,17 @@ def enrol(ticket: Ticket, out: Path, mailbox: Post, *, wait_s: float, report: Re
     pending = Pending.open(ticket, pending_folder(out))
     deadline = time.monotonic() + wait_s
     report("leaving this device's public key with the node")
-    _until(deadline, lambda: mailbox.post(pending.letter) or True, ticket)
+    _until(deadline, lambda: _post(mailbox, pending), ticket)
     report(_waiting(ticket, pending))
     box = _until(deadline, mailbox.fetch, ticket)
     folder = _take(ticket, pending, out, open_answer(ticket.keys.box, box), mailbox)
     shutil.rmtree(pending.path)
     return folder
+
+
+def _post(mailbox: Post, pending: Pending) -> bool:
+    mailbox.post(pending.letter)
+    return True
 
 
 def _waiting(ticket: Ticket, pending: Pending) -> str:

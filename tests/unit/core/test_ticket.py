@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -121,3 +122,11 @@ def test_the_secrets_of_an_exchange_are_four_and_the_throw_away_key_is_wireguard
     public = X25519PrivateKey.from_private_bytes(keys.private_key).public_key().public_bytes_raw()
     assert keys.public_key == encode_base64(public)
     assert keys.redeem not in repr(keys)
+
+
+def test_the_secrets_are_those_of_the_specification() -> None:
+    text = (Path(__file__).parents[3] / "docs/spec/enrolment-v1.md").read_text("utf-8")
+    keys = TicketKeys.derive(bytes(range(32)))
+    derived = (keys.public_key, encode_base64(keys.preshared_key), keys.redeem, keys.redeem_sha256)
+    for value in (*derived, encode_base64(keys.box)):
+        assert f"| `{value}` |" in text
