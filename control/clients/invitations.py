@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import segno
 from django.conf import settings
@@ -139,8 +139,6 @@ def render_svg(ticket: str) -> str:
 
 def render_terminal(ticket: str) -> str:
     """Return a ticket as a QR code of block characters, two rows of modules in a line of text."""
-    from io import StringIO
-
     out = StringIO()
     segno.make(ticket, error="l", boost_error=False, micro=False).terminal(out=out, border=2, compact=True)
     return out.getvalue()
