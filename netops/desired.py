@@ -10,11 +10,12 @@ import ipaddress
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from appliance.core.bundle import Bundle, Client, Device
+from appliance.core.bundle import Bundle, Client, Device, Guest
 from appliance.core.errors import BundleError
 from appliance.core.node import NodePaths, NodeSettings
 from appliance.core.policy import render_policy
 from netops import nftables, nginx
+from netops.mailbox.roster import render_roster
 from netops.model import (
     Account,
     Files,
@@ -48,20 +49,24 @@ def render_state(bundle: Bundle, settings: NodeSettings, paths: NodePaths, publi
         BundleError: If an address has a form that routing by socket name cannot express; names the field.
     """
     devices = [device for client in bundle.clients for device in client.devices]
+    peers: tuple[Device | Guest, ...] = (*devices, *bundle.guests)
     return State(
         firewall=Firewall(
             nftables.render_rules(settings, bundle.tunnel),
             frozenset(device.address4 for device in devices),
             frozenset(device.address6 for device in devices),
+            frozenset(guest.address4 for guest in bundle.guests),
+            frozenset(guest.address6 for guest in bundle.guests),
         ),
         interface=_interface(bundle, public_key),
-        peers={device.public_key: render_peer(device) for device in devices},
+        peers={peer.public_key: render_peer(peer) for peer in peers},
         files=Files(
             policies={
                 client.name: render_policy(bundle, client).canonical_bytes() for client in bundle.clients
             },
             routes=render_routes(bundle),
             seats=frozenset(str(number) for number in range(bundle.seats)),
+            roster=render_roster(bundle.guests),
         ),
         served=Served(
             notary=frozenset(client.name for client in bundle.clients),
@@ -78,7 +83,7 @@ def render_account(client: Client) -> Account:
 
 
 def prune(bundle: Bundle, public_keys: AbstractSet[str], clients: AbstractSet[str]) -> Bundle:
-    """Return the bundle without these devices and clients. Its digest is another then: never store it."""
+    """Return the bundle without these peers and clients. Its digest is another then: never store it."""
     if not public_keys and not clients:
         return bundle
     kept = tuple(
@@ -88,7 +93,8 @@ def prune(bundle: Bundle, public_keys: AbstractSet[str], clients: AbstractSet[st
         for client in bundle.clients
         if client.name not in clients
     )
-    return bundle.model_copy(update={"clients": kept})
+    guests = tuple(guest for guest in bundle.guests if guest.public_key not in public_keys)
+    return bundle.model_copy(update={"clients": kept, "guests": guests})
 
 
 def extend(bundle: Bundle, granted: Sequence[Client]) -> Bundle:
@@ -139,10 +145,10 @@ def _interface(bundle: Bundle, public_key: str) -> Interface:
     return Interface(public_key, tunnel.listen_port, frozenset(addresses), tunnel.mtu)
 
 
-def render_peer(device: Device) -> Peer:
-    """Return the device's WireGuard peer."""
-    allowed = frozenset({f"{device.address4}/32", f"{device.address6}/128"})
-    return Peer(device.public_key, device.preshared_key, allowed)
+def render_peer(peer: Device | Guest) -> Peer:
+    """Return the WireGuard peer of a device or a guest."""
+    allowed = frozenset({f"{peer.address4}/32", f"{peer.address6}/128"})
+    return Peer(peer.public_key, peer.preshared_key, allowed)
 
 
 def _web(bundle: Bundle, settings: NodeSettings, paths: NodePaths) -> Web:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from appliance.core.bundle import Accepted
+from appliance.core.bundle import MAX_GUESTS, Accepted
+from appliance.core.enrolment import MAX_LETTER_CHARACTERS
 from appliance.core.heartbeat import SignedHeartbeat
 from appliance.core.names import Digest, Hex128, Key32, Name, Version
 from appliance.core.schema import Closed
@@ -99,6 +100,23 @@ class Admitted(Closed):
     """How many receipts control has not said it has."""
 
     waiting: Count
+
+
+class Letter(Closed):
+    """What was posted to the node's mailbox for one invitation, and how far its exchange is."""
+
+    box: Annotated[
+        str, StringConstraints(max_length=MAX_LETTER_CHARACTERS, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
+    ]
+    progress: Literal["redeemed", "delivered", "confirmed"]
+    secret_sha256: Digest
+    v: Literal[1] = 1
+
+
+class Letters(Closed):
+    """What the mailbox holds."""
+
+    letters: Annotated[tuple[Letter, ...], Field(max_length=MAX_GUESTS)]
 
 
 class Published(Closed):

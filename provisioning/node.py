@@ -17,6 +17,8 @@ from provisioning.answers import (
     Beat,
     Granted,
     Identity,
+    Letter,
+    Letters,
     Placed,
     Planned,
     Published,
@@ -160,6 +162,10 @@ class NodeClient:
     def receipts(self, after: int, limit: int = 1000) -> Receipts:
         """Return receipts after a position of the node's journal."""
         return self._ask(Receipts, "receipts", {"after": after, "limit": limit}, QUICK_S)
+
+    def letters(self) -> tuple[Letter, ...]:
+        """Return what devices that redeem invitations have left in the node's mailbox."""
+        return self._ask(Letters, "letters").letters
 
     def heartbeat(self, nonce: str) -> SignedHeartbeat:
         """Return what the node's notary says of its journal now."""

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, StringConstraints
 
 from appliance.core import signing
+from appliance.core.box import Box
 from appliance.core.errors import BundleError, RefusedError
 from appliance.core.names import (
     Address4,
@@ -33,6 +34,7 @@ from appliance.core.pin import Manifest
 from appliance.core.schema import Closed, is_absent
 
 MAX_BUNDLE_BYTES = 64 * 2**20  # 10,000 devices need about 4 MB; more than this is refused before it is parsed
+MAX_GUESTS = 1000  # with the longest answers they fill a bundle
 Generation = Annotated[int, Field(ge=1, le=2**53 - 1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 MAX_COUNTED = 10**12  # tokens of a day on a machine that computes ten million in a second
@@ -46,6 +48,10 @@ Counted = Annotated[
 # Each certificate whole and nothing after the last: what is parsed is all that was signed.
 _CERTIFICATE = r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n"
 Pem = Annotated[str, StringConstraints(max_length=16384, pattern=rf"^({_CERTIFICATE}){{1,8}}\z")]
+
+
+def _is_empty(items: tuple[object, ...]) -> bool:
+    return not items
 
 
 class Device(Closed):
@@ -124,6 +130,26 @@ class Client(Closed):
     pseudonym: Digest
 
 
+class Guest(Closed):
+    """The throw-away peer of an invitation (docs/spec/enrolment-v1.md): it reaches the node's mailbox and nothing else.
+
+    Attributes:
+        public_key, preshared_key: Of WireGuard, as a device's.
+        address4, address6: Its own tunnel addresses, unique in the bundle, inside the tunnel networks.
+        secret_sha256: Digest of what it must show the mailbox.
+        expires_at: Seconds since 1970; from then on the mailbox does not know it, whether control is reached or not.
+        answer: What the mailbox hands to it, null until control has an answer. The node cannot open it.
+    """
+
+    address4: Address4
+    address6: Address6
+    answer: Box | None
+    expires_at: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    preshared_key: Key32
+    public_key: Key32
+    secret_sha256: Digest
+
+
 class Tunnel(Closed):
     """The node's end of the tunnel.
 
@@ -162,11 +188,14 @@ class Bundle(Closed):
         tls: Certificate, null until the node's request was answered.
         pins: Model manifests, names unique.
         clients: Sorted by name, names unique.
+        guests: Throw-away peers. Where there are none the field is left out: such a bundle has the bytes that it had before
+            there were any, and nodes of either age accept it.
     """
 
     clients: Annotated[tuple[Client, ...], Field(max_length=10_000)]
     epoch: Generation
     generation: Generation
+    guests: Annotated[tuple[Guest, ...], Field(max_length=MAX_GUESTS, exclude_if=_is_empty)] = ()
     node: Name
     pins: Annotated[tuple[Manifest, ...], Field(max_length=64)]
     previous: Digest | None
@@ -351,6 +380,15 @@ def verify_consistency(bundle: Bundle) -> None:
     lowest = {name: network.network_address.packed for name, network in networks.items()}
     highest = {name: network.broadcast_address.packed for name, network in networks.items()}
     seen: dict[str, str] = {tunnel.address4: "tunnel.address4", tunnel.address6: "tunnel.address6"}
+
+    def claim_peer(peer: Device | Guest, path: str) -> None:
+        _claim(seen, peer.public_key, f"{path}.public_key")
+        _claim(seen, peer.address4, f"{path}.address4")
+        _claim(seen, peer.address6, f"{path}.address6")
+        for name in ("address4", "address6"):
+            if not lowest[name] <= packed(getattr(peer, name)) <= highest[name]:
+                raise BundleError("outside the tunnel network", field=f"{path}.{name}")
+
     pins = _unique((pin.name for pin in bundle.pins), "pins")
     _unique((client.name for client in bundle.clients), "clients")
     for i, client in enumerate(bundle.clients):
@@ -359,12 +397,10 @@ def verify_consistency(bundle: Bundle) -> None:
                 raise BundleError("no pin of this name in the bundle", field=f"clients.{i}.models.{j}")
         for j, device in enumerate(client.devices):
             path = f"clients.{i}.devices.{j}"
-            _claim(seen, device.public_key, f"{path}.public_key")
-            _claim(seen, device.address4, f"{path}.address4")
-            _claim(seen, device.address6, f"{path}.address6")
-            for name in ("address4", "address6"):
-                if not lowest[name] <= packed(getattr(device, name)) <= highest[name]:
-                    raise BundleError("outside the tunnel network", field=f"{path}.{name}")
+            claim_peer(device, path)
+    for i, guest in enumerate(bundle.guests):
+        claim_peer(guest, f"guests.{i}")
+        _claim(seen, guest.secret_sha256, f"guests.{i}.secret_sha256")
 
 
 def _claim(seen: dict[str, str], value: str, field: str) -> None:

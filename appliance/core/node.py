@@ -79,6 +79,9 @@ class NodePaths:
     | notary_clients/<client>/notary.sock | notary | the client's cell alone: bound into its view |
     | peers/<address>.sock | agent | NGINX; symlink to ../clients/<client>/http.sock |
     | seats/<n> | agent | cells: flock |
+    | guests.json | agent | mailbox |
+    | mailbox/ (in run) | mailbox: http.sock | NGINX: the folder is its group's |
+    | mailbox/ (in var) | mailbox: letters; agent: removes | agent |
     """
 
     root: Path = Path("/")
@@ -131,6 +134,18 @@ class NodePaths:
     @property
     def peers(self) -> Path:
         return self.run / "peers"
+
+    @property
+    def mailbox(self) -> Path:
+        return self.var / "mailbox"
+
+    @property
+    def mailbox_socket(self) -> Path:
+        return self.run / "mailbox" / "http.sock"
+
+    @property
+    def roster(self) -> Path:
+        return self.run / "guests.json"
 
     @property
     def seats(self) -> Path:

@@ -9,7 +9,7 @@ from control.api.health import Health
 from control.api.openapi import Description
 from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
-from control.clients.api import ClientView, DeviceView
+from control.clients.api import ClientView, DeviceView, InvitationView
 from control.fleet.api import NodeView
 from control.pins.api import PinView
 from control.transparency.api import LogView
@@ -17,6 +17,7 @@ from control.transparency.api import LogView
 router = SimpleRouter(trailing_slash=False)
 router.register("clients", ClientView, "client")
 router.register("devices", DeviceView, "device")
+router.register("invitations", InvitationView, "invitation")
 router.register("nodes", NodeView, "node")
 router.register("pins", PinView, "pin")
 router.register("receipts", ReceiptView, "receipt")

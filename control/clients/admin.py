@@ -15,7 +15,8 @@ from django.urls import reverse
 
 from appliance.core.errors import RefusedError
 from control.clients.forms import ClientForm, DeviceForm
-from control.clients.models import Client, Device
+from control.clients.invitations import approve_invitation, cancel_invitation
+from control.clients.models import Client, Device, Invitation
 from control.clients.services import resume_client, revoke_client, revoke_device, suspend_client
 from control.readonly import ReadOnlyAdmin
 
@@ -106,3 +107,37 @@ class DeviceAdmin(Adding, ReadOnlyAdmin):
     def revoke(self, request: HttpRequest, queryset: QuerySet[Device]) -> None:
         """Cut them off for good."""
         _apply(request, queryset, revoke_device, "revoked")
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnlyAdmin):
+    """Invitations: approve, cancel. They are made where their ticket can be shown: by the API and the command line."""
+
+    list_display = ("__str__", "state", "fingerprint", "created_at", "expires_at", "ended_at")
+    list_filter = ("state",)
+    list_select_related = ("client",)
+    search_fields = ("device_name", "client__name")
+    fields = (
+        "client",
+        "device_name",
+        "state",
+        "needs_approval",
+        "public_key",
+        "fingerprint",
+        "refusal",
+        "created_at",
+        "expires_at",
+        "redeemed_at",
+        "ended_at",
+    )
+    actions = ("approve", "cancel")
+
+    @admin.action(permissions=["verb"], description="Approve the keys of the chosen invitations")
+    def approve(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
+        """Let the keys in whose fingerprints were compared."""
+        _apply(request, queryset, approve_invitation, "approved")
+
+    @admin.action(permissions=["verb"], description="Cancel the chosen invitations")
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
+        """End them."""
+        _apply(request, queryset, cancel_invitation, "cancelled")

@@ -17,8 +17,18 @@ from appliance.core.client_configuration import ClientConfiguration
 from control.api.openapi import Spoken
 from control.clients.enrolment import add_device
 from control.clients.expiry import earliest, warn
-from control.clients.models import Client, Device
-from control.clients.requests import DeviceFilter, Expiry, NewClient, NewDevice, Rotation
+from control.clients.invitations import approve_invitation, cancel_invitation, invite
+from control.clients.models import Client, Device, Invitation
+from control.clients.requests import (
+    DeviceFilter,
+    Expiry,
+    InvitationFilter,
+    NewClient,
+    NewDevice,
+    NewInvitation,
+    Rotation,
+    ShownInvitation,
+)
 from control.clients.rotation import rotate_device
 from control.clients.services import (
     create_client,
@@ -81,6 +91,31 @@ class DeviceShape(serializers.ModelSerializer[Device]):
     def get_warning(self, device: Device) -> str | None:
         """Return what to say of an end that is near: the key's or its client's."""
         return warn(earliest(device.expires_at, device.client.expires_at), timezone.now())
+
+
+class InvitationShape(serializers.ModelSerializer[Invitation]):
+    """An invitation as the API shows it; nothing that redeems it."""
+
+    client = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+    device = serializers.CharField(source="device_name", read_only=True)
+    fingerprint = serializers.CharField(read_only=True)
+
+    class Meta:
+        model = Invitation
+        fields: ClassVar = [
+            "id",
+            "client",
+            "device",
+            "state",
+            "needs_approval",
+            "public_key",
+            "fingerprint",
+            "refusal",
+            "created_at",
+            "expires_at",
+            "redeemed_at",
+            "ended_at",
+        ]
 
 
 class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Client]):
@@ -180,3 +215,44 @@ class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
         device = self.get_object()
         revoke_device(device)
         return Response(DeviceShape(device).data)
+
+
+class InvitationView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Invitation]):
+    """`/invitations`: list, create (its ticket comes back once), retrieve, approve, cancel."""
+
+    queryset = Invitation.objects.select_related("client")
+    speaks: ClassVar = {
+        "list": Spoken(query=InvitationFilter),
+        "create": Spoken(body=NewInvitation, answer=ShownInvitation, status=201),
+    }
+    serializer_class = InvitationShape
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[Invitation]:
+        """Return the invitations, filtered by `?client=` and `?open=`."""
+        invitations = super().get_queryset()
+        chosen = InvitationFilter.parse_query(self.request.query_params)
+        if chosen.client:
+            invitations = invitations.filter(client__name=chosen.client)
+        if chosen.open:
+            invitations = invitations.filter(ended_at__isnull=chosen.open == "true")
+        return invitations
+
+    def create(self, request: Request) -> Response:
+        """Make an invitation from a `NewInvitation`; the answer is the one copy of its ticket."""
+        shown = invite(NewInvitation.parse(request.data))
+        return Response(shown.model_dump(mode="json"), status=status.HTTP_201_CREATED)
+
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """Let the key that redeemed it in; compare its fingerprint with the device's before."""
+        invitation = self.get_object()
+        approve_invitation(invitation)
+        return Response(InvitationShape(invitation).data)
+
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:  # noqa: ARG002
+        """End it; its throw-away peer is cut off at once."""
+        invitation = self.get_object()
+        cancel_invitation(invitation)
+        return Response(InvitationShape(invitation).data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -68,6 +68,48 @@ class Rotation(Closed):
     public_key: Key32
     overlap_h: Annotated[int, Field(ge=0, le=720)] = 168
     expires_at: AwareDatetime | None = None
+
+
+class NewInvitation(Closed):
+    """An invitation to make.
+
+    Attributes:
+        client: Who is invited.
+        device: Name of the device that it will make, unique among the client's active devices.
+        hours: How long it can be redeemed.
+        approval: An operator must compare the fingerprint of the device's key before it is let in.
+    """
+
+    client: Name
+    device: Name
+    hours: Annotated[int, Field(ge=1, le=168)] = 24
+    approval: bool = False
+
+
+class ShownInvitation(Closed):
+    """An invitation as it is shown, once.
+
+    Attributes:
+        id: Its number.
+        client, device: Who is invited, and the name of the device to be.
+        expires_at: RFC 3339.
+        invitation: The ticket, one line; whoever has it can redeem it.
+        qr_svg: The same as a QR code.
+    """
+
+    id: Annotated[int, Field(ge=1, le=2**53 - 1)]
+    client: Name
+    device: Name
+    expires_at: str
+    invitation: str
+    qr_svg: str
+
+
+class InvitationFilter(QueryFilter):
+    """`?client=NAME` and `?open=true` on the list of invitations."""
+
+    client: Name | None = None
+    open: Literal["true", "false"] | None = None
 
 
 class DeviceFilter(QueryFilter):

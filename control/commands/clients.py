@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ def add_parsers(actions: Any) -> None:
     """Declare the command line."""
     _add_client_parsers(actions.add_parser("client", help="add, list, suspend, resume, revoke clients"))
     _add_device_parsers(actions.add_parser("device", help="add, list, revoke devices"))
+    _add_invitation_parsers(
+        actions.add_parser("invitation", help="create, list, approve, cancel invitations to enrol a device")
+    )
 
 
 def _add_client_parsers(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +77,33 @@ def _add_device_parsers(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("client")
     revoke.add_argument("name")
     revoke.set_defaults(handler=revoke_device)
+
+
+def _add_invitation_parsers(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    create = verbs.add_parser("create", help="invite a device; the invitation is shown once")
+    create.add_argument("client")
+    create.add_argument("device", help="name of the device that will be")
+    create.add_argument(
+        "--hours", type=int, default=24, help="how long it can be redeemed, 1 to 168 (default: 24)"
+    )
+    create.add_argument(
+        "--approval", action="store_true", help="let its key in only after `invitation approve`"
+    )
+    create.add_argument("--out", type=Path, metavar="FILE", help="write the invitation there (0600)")
+    create.add_argument("--qr", action="store_true", help="show it as a QR code on standard error, too")
+    create.set_defaults(handler=create_invitation)
+    listing = verbs.add_parser("list", help="list invitations, the newest first")
+    listing.add_argument("--client")
+    listing.add_argument("--limit", type=int, default=100, metavar="N", help="the newest N (default: 100)")
+    listing.set_defaults(handler=list_invitations)
+    for verb, line in (
+        ("approve", "let the key in whose fingerprint you compared"),
+        ("cancel", "end one; its throw-away peer is cut off at once"),
+    ):
+        sub = verbs.add_parser(verb, help=line)
+        sub.add_argument("id", type=int)
+        sub.set_defaults(handler=change_invitation, verb_name=verb)
 
 
 def add_client(args: argparse.Namespace) -> dict[str, Any]:
@@ -222,6 +253,57 @@ def parse_when(text: str | None) -> str | None:
     if ahead is None:
         return text  # the request's schema says whether it is a time
     return (datetime.now(UTC) + int(ahead[1]) * _UNITS[ahead[2]]).isoformat(timespec="seconds")
+
+
+def create_invitation(args: argparse.Namespace) -> dict[str, Any]:
+    """Invite a device; the result is the ticket, or where it was written."""
+    from appliance.core.storage import write_new
+    from control.clients import invitations
+    from control.clients.requests import NewInvitation
+
+    if args.out is not None and args.out.exists():
+        raise UsageError("the file exists", hint="choose another --out; an invitation is not overwritten")
+    wanted = {"client": args.client, "device": args.device, "hours": args.hours, "approval": args.approval}
+    shown = invitations.invite(NewInvitation.parse(wanted))
+    if args.qr:
+        print(invitations.render_terminal(shown.invitation), file=sys.stderr)
+    told: dict[str, Any] = {"ok": True, "id": shown.id, "expires_at": shown.expires_at}
+    if args.out is None:
+        return {**told, "invitation": shown.invitation}
+    write_new(args.out, f"{shown.invitation}\n".encode("ascii"), 0o600)
+    return {**told, "file": str(args.out)}
+
+
+def list_invitations(args: argparse.Namespace) -> dict[str, Any]:
+    """List invitations, of one client or all."""
+    from control.clients.models import Invitation
+
+    invitations = Invitation.objects.select_related("client")
+    if args.client:
+        invitations = invitations.filter(client__name=args.client)
+    rows = [
+        {
+            "id": one.pk,
+            "client": one.client.name,
+            "device": one.device_name,
+            "state": one.state,
+            "fingerprint": one.fingerprint,
+            "expires_at": one.expires_at,
+            "ended_at": one.ended_at,
+        }
+        for one in invitations[: max(1, args.limit)]
+    ]
+    return {"ok": True, "invitations": rows}
+
+
+def change_invitation(args: argparse.Namespace) -> dict[str, Any]:
+    """Approve or cancel an invitation."""
+    from control.clients import invitations
+
+    verbs = {"approve": invitations.approve_invitation, "cancel": invitations.cancel_invitation}
+    invitation = invitations.find_invitation(args.id)
+    verbs[args.verb_name](invitation)
+    return {"ok": True, "id": invitation.pk, "state": invitation.state, "fingerprint": invitation.fingerprint}
 
 
 def read_json(path: Path) -> Any:

@@ -3,6 +3,7 @@
 A pass over one node, in this order (`worker`):
 
     identity   learn the node's keys once, certify them, answer its certificate request
+    invitations  take letters of devices that redeem one, admit them, answer them
     uploads    send model files that the node lacks
     rows       read what the database wants; `render` makes the bundle of it (pure); `generations` numbers it
     apply      sign, send, record what was accepted

@@ -29,11 +29,13 @@ class Deployed:
         with self.lock:
             self.epoch, self.generation = bundle.epoch, bundle.generation
             self._let_in(bundle.clients)
+            self.public_keys |= {guest.public_key for guest in bundle.guests}
 
     def note_accepted(self, bundle: Bundle) -> None:
         """After the node accepted it: exactly its peers are let in, and who was granted since it was made."""
         with self.lock:
-            self.public_keys, self.clients = set(), set()
+            self.public_keys = {guest.public_key for guest in bundle.guests}
+            self.clients = set()
             self._let_in(bundle.clients)
             numbers = bundle.epoch, bundle.generation
             self.granted = [grant for grant in self.granted if (grant.epoch, grant.generation) >= numbers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from appliance.core.bundle import Bundle, Client, Device, Limits, Tls, Tunnel
+from appliance.core.bundle import Bundle, Client, Device, Guest, Limits, Tls, Tunnel
 from appliance.core.names import decode_base64
 from appliance.core.pin import Manifest
 from appliance.core.receipt import pseudonym
@@ -37,6 +37,18 @@ class ClientRow:
 
 
 @dataclass(frozen=True)
+class GuestRow:
+    """The throw-away peer of an invitation that is not over."""
+
+    public_key: str
+    preshared_key: str = field(repr=False)
+    secret_sha256: str
+    index: int
+    expires_at: int
+    answer: str | None
+
+
+@dataclass(frozen=True)
 class NodeRow:
     """The node itself."""
 
@@ -53,6 +65,7 @@ class Rows:
     node: NodeRow
     pins: tuple[Manifest, ...]
     clients: tuple[ClientRow, ...]
+    guests: tuple[GuestRow, ...] = ()
 
 
 def render_bundle(rows: Rows, *, epoch: int, generation: int, previous: str | None) -> Bundle:
@@ -79,6 +92,7 @@ def render_content(rows: Rows) -> Bundle:
         tls=Tls(certificate=rows.node.certificate) if rows.node.certificate else None,
         pins=pins,
         clients=tuple(clients),
+        guests=tuple(_guests(rows.guests, rows.node.tunnel)),
     )
 
 
@@ -113,4 +127,18 @@ def _devices(rows: Iterable[DeviceRow], tunnel: Tunnel) -> Iterable[Device]:
             address6=address6,
             token_sha256=row.token_sha256,
             expires_at=row.expires_at,
+        )
+
+
+def _guests(rows: Iterable[GuestRow], tunnel: Tunnel) -> Iterable[Guest]:
+    for row in sorted(rows, key=lambda row: row.index):
+        address4, address6 = device_addresses(tunnel, row.index)
+        yield Guest(
+            public_key=row.public_key,
+            preshared_key=row.preshared_key,
+            address4=address4,
+            address6=address6,
+            secret_sha256=row.secret_sha256,
+            expires_at=row.expires_at,
+            answer=row.answer,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db.models import Q
 from django.utils import timezone
 
-from control.clients.models import CONNECTING, Client, ClientState, Device
+from control.clients.models import CONNECTING, Client, ClientState, Device, Invitation
 from control.fleet.models import Node
 
 
@@ -26,4 +26,6 @@ def observe_cut_off(node: Node) -> CutOff:
     outside |= Q(expires_at__lte=now) | Q(client__expires_at__lte=now)
     devices = Device.objects.filter(outside, client__home=node).values_list("public_key", flat=True)
     clients = Client.objects.filter(~Q(state=ClientState.ACTIVE) | Q(expires_at__lte=now), home=node)
-    return CutOff(frozenset(devices), frozenset(clients.values_list("name", flat=True)))
+    over = ~Q(ended_at=None) | ~Q(client__state=ClientState.ACTIVE) | Q(expires_at__lte=now)
+    guests = Invitation.objects.filter(over, client__home=node).values_list("guest_public_key", flat=True)
+    return CutOff(frozenset(devices) | frozenset(guests), frozenset(clients.values_list("name", flat=True)))

@@ -10,19 +10,21 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from appliance.core.names import encode_base64
 from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
-from control.clients.models import CONNECTING, Client, ClientState, Device
+from control.clients.models import CONNECTING, Client, ClientState, Device, Invitation
 from control.fleet.models import Node
 from control.pins.models import ModelPin, PinState
-from control.reconciler.render import ClientRow, DeviceRow, NodeRow, Rows
+from control.reconciler.invitations import live_invitations, open_keys
+from control.reconciler.render import ClientRow, DeviceRow, GuestRow, NodeRow, Rows
 
 
 class PresharedKeys:
     """Opens sealed pre-shared keys, each once: ten thousand of them cost seconds, and passes are frequent."""
 
     def __init__(self, key: X25519PrivateKey) -> None:
-        self._key = key
+        self.key = key
         self._opened: dict[int, str] = {}
 
     def open(self, device: Device) -> str:
@@ -33,7 +35,7 @@ class PresharedKeys:
         """
         if device.pk not in self._opened:
             box, context = device.sealed_preshared_key, seal_context(device.public_key)
-            self._opened[device.pk] = unseal(self._key, box, context).decode("ascii")
+            self._opened[device.pk] = unseal(self.key, box, context).decode("ascii")
         return self._opened[device.pk]
 
     def forget_all_but(self, devices: set[int]) -> None:
@@ -49,6 +51,7 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
         clients = list(Client.objects.filter(lasts(now), home=node, state=ClientState.ACTIVE))
         wanted = Device.objects.filter(lasts(now), client__in=clients, state__in=CONNECTING)
         devices = list(wanted)
+        guests = live_invitations(node)
     preshared_keys.forget_all_but({device.pk for device in devices})
     by_client: defaultdict[int, list[DeviceRow]] = defaultdict(list)
     for device in devices:
@@ -57,6 +60,24 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
         node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
         pins=tuple(pin.parsed_manifest() for pin in pins),
         clients=tuple(client_row(client, by_client[client.pk]) for client in clients),
+        guests=tuple(_guest_row(guest, preshared_keys.key) for guest in guests if _is_let_in(guest, now)),
+    )
+
+
+def _is_let_in(invitation: Invitation, now: datetime) -> bool:
+    client, ends = invitation.client, (invitation.expires_at, invitation.client.expires_at)
+    return client.state == ClientState.ACTIVE and all(end is None or now < end for end in ends)
+
+
+def _guest_row(invitation: Invitation, seal_key: X25519PrivateKey) -> GuestRow:
+    preshared_key, _ = open_keys(invitation, seal_key)
+    return GuestRow(
+        public_key=invitation.guest_public_key,
+        preshared_key=encode_base64(preshared_key),
+        secret_sha256=invitation.secret_sha256,
+        index=invitation.index,
+        expires_at=int(invitation.expires_at.timestamp()),
+        answer=invitation.answer or None,
     )
 
 

@@ -23,17 +23,20 @@ from control.reconciler.deployed import Deployed
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
 from control.reconciler.grants import observe_missing
 from control.reconciler.identity import learn_identity, publish_keyring
+from control.reconciler.invitations import live_invitations, settle_invitations
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.publication import publish_log
 from control.reconciler.receipts import pull_receipts
 from control.reconciler.revocations import observe_cut_off
 from control.reconciler.rows import PresharedKeys, observe_rows
 from control.reconciler.uploads import send_missing_models
+from provisioning.answers import Letter
 from provisioning.node import NodeClient
 
 logger = logging.getLogger(__name__)
 FIRST_RETRY_S = 1.0
 LONGEST_REST_S = 5.0
+LETTERS_S = 1.5  # between two looks into a node's mailbox, while an invitation is open
 JITTER = 0.2  # of the interval, so that nodes are not asked all at once
 
 
@@ -66,6 +69,8 @@ class NodeWorker:
         self._log = log
         self._interval_s = interval_s
         self._deployed = Deployed()
+        # Those of the last pass, None where no invitation is open.
+        self._letters: tuple[Letter, ...] | None = None
         self._preshared_keys = PresharedKeys(keys.seal)
         self._due, self._revoking, self._granting = threading.Event(), threading.Event(), threading.Event()
         self._stopping = threading.Event()
@@ -121,6 +126,7 @@ class NodeWorker:
         keyring = publish_keyring(self._keyring, self._keys.log)
         # A node that refuses its bundle still has health and receipts to tell.
         steps = (
+            lambda: self._settle_invitations(node),
             lambda: self._converge(node),
             lambda: self._store_health(node),
             lambda: self._exchange_receipts(node, keyring),
@@ -135,6 +141,14 @@ class NodeWorker:
         pull_receipts(node, client, keyring, take_heartbeat(node, client))
         client.note_admitted(node.receipts_position)
         publish_log(node, client, self._log)
+
+    def _settle_invitations(self, node: Node) -> None:
+        """Exchange letters, unless there are none to expect; before the bundle, which takes the answers along."""
+        self._letters = None
+        if invitations := live_invitations(node):
+            letters = self._client.letters()
+            settle_invitations(invitations, letters, self._keys.seal)
+            self._letters = letters
 
     def _store_health(self, node: Node) -> None:
         Node.objects.filter(pk=node.pk).update(health=self._client.health())
@@ -214,9 +228,24 @@ class NodeWorker:
             else:
                 wait_s, retry_s = retry_s, min(retry_s * 2, self._interval_s)
             took_s = time.monotonic() - started_at
-            self._due.wait(wait_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - jitter, no secret
+            self._rest(wait_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - jitter, no secret
             # A thousand changes in a row are a thousand hints: rest as long as a pass takes, and let them gather.
             self._stopping.wait(min(took_s, LONGEST_REST_S))
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait for a hint or the next pass. While an invitation is open somebody may sit before a screen: look for letters."""
+        ends_at = time.monotonic() + wait_s
+        while (left_s := ends_at - time.monotonic()) > 0:
+            if self._due.wait(left_s if self._letters is None else min(left_s, LETTERS_S)):
+                return
+            if self._letters is not None and self._has_news(self._letters):
+                return
+
+    def _has_news(self, letters: tuple[Letter, ...]) -> bool:
+        try:
+            return self._client.letters() != letters
+        except ApplianceError:  # the pass reports it
+            return True
 
     def _forever(self, due: threading.Event, step: Callable[[], str]) -> None:
         while not self._stopping.is_set():

@@ -222,7 +222,8 @@ def _concerns(companion: Grant | Removed, bundle: Bundle) -> bool:
 
 
 def _pairs(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    return ((client.name, device.public_key) for client in bundle.clients for device in client.devices)
+    yield from ((client.name, device.public_key) for client in bundle.clients for device in client.devices)
+    yield from (("", guest.public_key) for guest in bundle.guests)  # no client has an empty name
 
 
 def _damaged(path: Path) -> HostError:

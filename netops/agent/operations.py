@@ -37,6 +37,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "admitted": {"position": int},
     "publish": {"files": dict, "checkpoint": str},
     "places": {"places": list},
+    "letters": {},
 }
 
 
@@ -76,6 +77,7 @@ class Operations:
             "admitted": self._admitted,
             "publish": self._publish,
             "places": self._places,
+            "letters": self._letters,
         }
 
     def answer(self, request: Mapping[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -163,6 +165,9 @@ class Operations:
 
     def _places(self, places: list[Any]) -> dict[str, Any]:
         return self._world.notary.note_places(places)
+
+    def _letters(self) -> dict[str, Any]:
+        return {"letters": [letter.model_dump(mode="json") for letter in self._world.files.letters()]}
 
     def _publish(self, files: dict[str, Any], checkpoint: str) -> dict[str, Any]:
         if len(files) > MAX_FILES or not all(isinstance(text, str) for text in files.values()):

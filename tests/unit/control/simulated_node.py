@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -36,6 +37,8 @@ from appliance.core.receipt import (
     SignedReceipt,
     sign_receipt,
 )
+from netops.mailbox.roster import render_roster
+from netops.mailbox.spool import clear_letters, read_letters
 
 BOOT = "b" * 32
 
@@ -58,6 +61,7 @@ class SimulatedNode:
     checkpoint: str = ""
     places: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, float]] = field(default_factory=list)
+    mailbox: Path | None = None  # folder that holds guests.json and the spool
     health: dict[str, Any] = field(default_factory=lambda: {"uptime_s": 1})
 
     def __post_init__(self) -> None:
@@ -184,6 +188,11 @@ class SimulatedNode:
             self.granted = [grant for grant in self.granted if grant.generation >= accepted.generation]
             clients = [*accepted.clients, *(client for grant in self.granted for client in grant.clients)]
             self.peers = {d.public_key: d.preshared_key for client in clients for d in client.devices}
+            self.peers |= {guest.public_key: guest.preshared_key for guest in accepted.guests}
+            if self.mailbox is not None:
+                (self.mailbox / "guests.json").write_bytes(render_roster(accepted.guests))
+                kept = {guest.secret_sha256 for guest in accepted.guests}
+                clear_letters(self.mailbox / "spool", kept)
         return {"accepted": self.accepted.model_dump(), "actions": [], "milliseconds": 1}
 
     def op_revoke(self, revocation: str, signature: str) -> dict[str, Any]:
@@ -218,6 +227,10 @@ class SimulatedNode:
             for n, signed in enumerate(piece)
         ]
         return {"entries": entries, "next": after + len(piece)}
+
+    def op_letters(self) -> dict[str, Any]:
+        letters = read_letters(self.mailbox / "spool") if self.mailbox is not None else []
+        return {"letters": [letter.model_dump(mode="json") for letter in letters]}
 
     def op_heartbeat(self, nonce: str) -> dict[str, Any]:
         journal = list(self.journal)  # it may grow meanwhile

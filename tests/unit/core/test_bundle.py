@@ -266,3 +266,51 @@ def test_a_signature_for_another_purpose_grants_nothing(purpose):
     with pytest.raises(BundleError) as refused:
         verify_grant(grant(), purpose)
     assert refused.value.field == "signature"
+
+
+def guest(n: int, **changes):
+    value = {
+        "public_key": key32(n),
+        "preshared_key": key32(201),
+        "address4": f"10.86.0.{n}",
+        "address6": f"fd86:5e:1::{n:x}",
+        "secret_sha256": f"{n:064x}",
+        "expires_at": 2_000_000_000,
+        "answer": None,
+    }
+    return value | changes
+
+
+def test_guests_come_and_are_left_out_where_there_are_none():
+    with_guest = b.Bundle.parse(bundle(guests=[guest(9)]))
+    assert b.Bundle.parse_canonical(with_guest.canonical_bytes()) == with_guest
+    without = b.Bundle.parse(bundle())
+    assert b"guests" not in without.canonical_bytes(), "nodes from before there were any accept it"
+    assert b.Bundle.parse_canonical(without.canonical_bytes()).guests == ()
+
+
+def test_an_empty_list_of_guests_is_a_second_spelling():
+    data = canonical.encode(b.Bundle.parse(bundle()).model_dump(mode="json") | {"guests": []})
+    with pytest.raises(BundleError):
+        b.Bundle.parse_canonical(data, BundleError)
+
+
+@pytest.mark.parametrize(
+    ("guests", "field"),
+    [
+        ([guest(9, public_key=key32(2))], "guests.0.public_key"),
+        ([guest(9, address4="10.86.0.2")], "guests.0.address4"),
+        ([guest(9, address6="fd86:5e:1::1")], "guests.0.address6"),
+        ([guest(9, address4="10.87.0.9")], "guests.0.address4"),
+        ([guest(9), guest(10, secret_sha256=guest(9)["secret_sha256"])], "guests.1.secret_sha256"),
+        ([guest(9, answer="no box")], "guests.0.answer"),
+        ([guest(9, expires_at=-1)], "guests.0.expires_at"),
+        ([guest(9, name="x")], "guests.0.name"),
+    ],
+)
+def test_a_guest_that_is_not_its_own_is_refused_with_the_field_named(guests, field):
+    data = canonical.encode(bundle(guests=guests))
+    signature = signing.sign(KEY, signing.Purpose.BUNDLE, data)
+    with pytest.raises(BundleError) as refused:
+        b.verify_bundle(data, signature, public_key=PUBLIC, node="node-a", accepted=None)
+    assert refused.value.field == field

@@ -14,6 +14,7 @@ from appliance.core.bundle import (
     Client,
     Device,
     Grant,
+    Guest,
     Limits,
     Revocation,
     Tls,
@@ -99,6 +100,21 @@ def client(name: str, first: int, devices: int, **limits: int) -> Client:
         limits=Limits(**limits),
         devices=tuple(device(name, n, first + n) for n in range(devices)),
     )
+
+
+def guest(host: int, **changes: object) -> Guest:
+    """Return the throw-away peer of an invitation, with host part `host` of both networks."""
+    name = f"guest-{host}"
+    fields: dict[str, object] = {
+        "public_key": public_key(name),
+        "preshared_key": preshared_key(name),
+        "address4": f"10.86.{host >> 8}.{host & 255}",
+        "address6": f"fd86:5e:1::{host:x}",
+        "secret_sha256": digest(f"secret {name}").hex(),
+        "expires_at": 2_000_000_000,
+        "answer": None,
+    }
+    return Guest(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 PIN = Manifest(

@@ -25,7 +25,7 @@ class SimulatedWorld:
             observe=lambda: (self.state.firewall.rules is not None, self.state.firewall)
         )
         self.cells = SimpleNamespace(observe=lambda: self.state.served.cells)
-        self.files = SimpleNamespace(policies=self._policies)
+        self.files = SimpleNamespace(policies=self._policies, letters=list)
 
     def observe(self):
         return self.state
