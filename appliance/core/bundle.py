@@ -85,10 +85,18 @@ class Limits(Closed):
     share_prefixes: bool = False
 
 
+class Alias(Closed):
+    """Another name by which a client may ask for one of its models."""
+
+    alias: Name
+    model: Name
+
+
 class Client(Closed):
     """One client: the unit of isolation. It gets a cell of its own.
 
     Attributes:
+        aliases: Other names of its models, each once.
         name: Also the name of its folder and unit instance on the node.
         pseudonym: What receipts call it (docs/spec/receipt-v1.md).
         models: Names of the pins it may use.
@@ -96,6 +104,7 @@ class Client(Closed):
         devices: Its peers.
     """
 
+    aliases: Annotated[tuple[Alias, ...], Field(max_length=64)] = ()
     devices: Annotated[tuple[Device, ...], Field(max_length=10_000)]
     limits: Limits
     models: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
@@ -290,6 +299,10 @@ def _verify_consistency(bundle: Bundle) -> None:
         for j, model in enumerate(client.models):
             if model not in pins:
                 raise BundleError("no pin of this name in the bundle", field=f"clients.{i}.models.{j}")
+        _unique((alias.alias for alias in client.aliases), f"clients.{i}.aliases", "alias")
+        for j, alias in enumerate(client.aliases):
+            if alias.model not in client.models:
+                raise BundleError("not a model of the client", field=f"clients.{i}.aliases.{j}.model")
         _unique((device.name for device in client.devices), f"clients.{i}.devices")
         for j, device in enumerate(client.devices):
             path = f"clients.{i}.devices.{j}"
@@ -307,10 +320,10 @@ def _claim(seen: dict[str, str], value: str, field: str) -> None:
     seen[value] = field
 
 
-def _unique(names: Iterable[str], field: str) -> set[str]:
+def _unique(names: Iterable[str], field: str, part: str = "name") -> set[str]:
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            raise BundleError("named twice", field=f"{field}.{index}.name")
+            raise BundleError("named twice", field=f"{field}.{index}.{part}")
         seen.add(name)
     return seen

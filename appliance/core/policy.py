@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from appliance.core.bundle import Bundle, Client, Generation, Limits
+from appliance.core.bundle import Alias, Bundle, Client, Generation, Limits
 from appliance.core.errors import PinError
 from appliance.core.names import Address4, Address6, Digest, Name
 from appliance.core.pin import Manifest
@@ -37,9 +37,11 @@ class Policy(Closed):
         seats: Cells that may run at once on this node; divides the cores.
         limits: What the client may use.
         models: The pins it may use, the default first.
+        aliases: Other names by which it may ask for them.
         devices: Who may speak.
     """
 
+    aliases: tuple[Alias, ...] = ()
     client: Name
     devices: tuple[DeviceAccess, ...]
     generation: Generation
@@ -72,5 +74,6 @@ def render_policy(bundle: Bundle, client: Client) -> Policy:
         seats=bundle.seats,
         limits=client.limits,
         models=models,
+        aliases=client.aliases,
         devices=devices,
     )
