@@ -11,7 +11,7 @@ from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
 from control.clients.api import ClientView, DeviceView
 from control.fleet.api import NodeView
-from control.pins.api import PinView
+from control.pins.api import AliasView, PinView
 from control.transparency.api import LogView
 
 router = SimpleRouter(trailing_slash=False)
@@ -19,6 +19,7 @@ router.register("clients", ClientView, "client")
 router.register("devices", DeviceView, "device")
 router.register("nodes", NodeView, "node")
 router.register("pins", PinView, "pin")
+router.register("aliases", AliasView, "alias")
 router.register("receipts", ReceiptView, "receipt")
 router.register("log", LogView, "log")
 router.register("alarms", AlarmView, "alarm")

@@ -25,7 +25,13 @@ class Role(StrEnum):
     )
 
 
-_STATE: Final = ("clients.{}_client", "clients.{}_device", "fleet.{}_node", "pins.{}_modelpin")
+_STATE: Final = (
+    "clients.{}_client",
+    "clients.{}_device",
+    "fleet.{}_node",
+    "pins.{}_modelpin",
+    "pins.{}_clientalias",
+)
 _HISTORY: Final = ("fleet.view_bundlerecord", "audit.view_alarm")
 _RECEIPTS: Final = ("audit.view_receiptrecord", "transparency.view_checkpointrecord")
 _VIEWER: Final = frozenset([*(right.format("view") for right in _STATE), *_HISTORY])

@@ -11,7 +11,7 @@ from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
 from control.clients.models import Client, ClientState, Device, DeviceState
 from control.fleet.models import Node
-from control.pins.models import ModelPin, PinState
+from control.pins.models import ClientAlias, ModelPin, PinState
 from control.reconciler.render import ClientRow, DeviceRow, NodeRow, Rows
 
 
@@ -45,24 +45,29 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
         clients = list(Client.objects.filter(home=node, state=ClientState.ACTIVE))
         wanted = Device.objects.filter(client__in=clients, state=DeviceState.ACTIVE)
         devices = list(wanted)
+        aliases = list(ClientAlias.objects.filter(client__in=clients))
     preshared_keys.forget_all_but({device.pk for device in devices})
     by_client: defaultdict[int, list[DeviceRow]] = defaultdict(list)
     for device in devices:
         by_client[device.client_id].append(_device_row(device, preshared_keys))
+    names: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for alias in aliases:
+        names[alias.client_id][alias.alias] = alias.model
     return Rows(
         node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
         pins=tuple(pin.parsed_manifest() for pin in pins),
-        clients=tuple(_client_row(client, by_client[client.pk]) for client in clients),
+        clients=tuple(_client_row(client, names[client.pk], by_client[client.pk]) for client in clients),
     )
 
 
-def _client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
+def _client_row(client: Client, aliases: dict[str, str], devices: list[DeviceRow]) -> ClientRow:
     return ClientRow(
         name=client.name,
         pseudonym_key=client.pseudonym_key,
         models=tuple(client.allowed_models),
         limits=client.parsed_limits(),
         devices=tuple(devices),
+        aliases=aliases,
     )
 
 

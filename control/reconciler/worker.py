@@ -18,6 +18,7 @@ from appliance.core.receipt import Keyring
 from control.audit.heartbeats import take_heartbeat
 from control.fleet.models import Node
 from control.logs import log_event
+from control.pins.progress import note_applied
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
 from control.reconciler.identity import learn_identity, publish_keyring
 from control.reconciler.keys import ReconcilerKeys
@@ -130,7 +131,7 @@ class NodeWorker:
         client = self._client
         state = client.state()
         verify_not_ahead(node, state.accepted)
-        send_missing_models(client, state.models)
+        send_missing_models(node, client, state.models)
         bundle = number_bundle(node, observe_rows(node, self._preshared_keys))
         text = bundle.canonical_bytes().decode("utf-8")
         self._deployed.note_sent(bundle)
@@ -139,6 +140,7 @@ class NodeWorker:
             raise RefusedError("the node accepted another bundle than the one sent", field="accepted")
         self._deployed.note_accepted(bundle)
         record_accepted(node, applied.accepted)
+        note_applied(node, bundle)
         # Who was revoked while the bundle travelled is let in by it again: cut off once more.
         self._urgent.set()
 
