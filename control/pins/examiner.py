@@ -6,13 +6,12 @@ time-out is one too, which the other side gives (`control.pins.sandbox`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import sys
 from typing import Any, Final, NoReturn
 
-import jinja2.debug  # Jinja loads these two when it needs them, and then, shut in, nothing can be loaded any more
-import jinja2.ext  # noqa: F401
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -32,6 +31,7 @@ _TOOL: Final = {
 def main() -> int:
     """Answer one question."""
     question = Question.parse_canonical(sys.stdin.buffer.read())
+    warm_up()
     try:
         cage.shut_in()
     except HostError as error:
@@ -42,12 +42,24 @@ def main() -> int:
     return 0
 
 
+def warm_up() -> None:
+    """Have Jinja and Python load what they load late: shut in, nothing can be loaded any more."""
+    everything = """{% macro m(x) %}{{ x | trim | wordwrap(9) | urlize | pprint }}{% endmacro %}{% set n = namespace(a="\\u00e9") %}
+{% for i in range(2) %}{% if i %}{% break %}{% endif %}{{ m("a b") ~ n.a ~ {"k": [1]} | tojson(indent=2) }}{% endfor %}"""
+    environment = make_environment()
+    environment.from_string(everything).render()
+    for broken in ("{% for %}", "{{ 1 / 0 }}"):
+        with contextlib.suppress(TemplateError, ArithmeticError):
+            environment.from_string(broken).render()
+
+
 def answer_question(question: Question) -> Answer:
     """Parse the files and render the template."""
     try:
         return Answer(facts=_examine(question))
     except RefusedError as refused:
-        return Answer(refusal=refused.message, field=refused.field or "files")
+        field = refused.field or "files"
+        return Answer(refusal=refused.message.removeprefix(f"{field}: "), field=field)
     except MemoryError:
         return Answer(refusal="examining it takes more memory than it may", field="files")
 

@@ -13,6 +13,7 @@ import pytest
 from gguf_forge import METADATA, TEMPLATE, gguf, shards
 
 from appliance.core.errors import PinError
+from appliance.models import SHIPPED, read_model
 from control.pins import examiner, sandbox
 from control.pins.examiner import make_environment
 from control.pins.facts import Facts
@@ -47,6 +48,26 @@ def test_what_a_file_says_comes_back(look: Examine) -> None:
     assert facts.end == ("<|end|>", "</s>")
 
 
+def test_the_shipped_model_is_taken() -> None:
+    shipped = read_model(SHIPPED)
+    with shipped.weights.open("rb") as file:
+        facts = examine([file], shipped.manifest.chat_template)
+        assert facts.template == shipped.manifest.chat_template == examine([file], None).template
+    assert facts.end == ("<|end|>", "</s>")
+
+
+RICH = """{%- set ns = namespace(found=false, text="\u00fcber") -%}
+{%- macro show(x) -%}{{ x | trim | tojson(indent=2) }}{%- endmacro -%}
+{%- for message in messages -%}{%- if loop.first and message['role'] not in ['system'] -%}{{ 'caf\xe9\n' ~ ns.text }}{%- endif -%}
+{%- if message.content is string and '</think>' in message.content -%}{%- continue -%}{%- endif -%}
+{{ '<|' + message.role | upper + '|>' }}{{ show(message.content) }}{{ message.content | replace('x', 'y') | wordwrap(40) | length }}
+{{- message.content.split('</think>')[-1].lstrip('\n') }}{%- endfor -%}{{ bos_token | default('') }}{{ "%s" | format(eos_token) }}"""
+
+
+def test_what_templates_of_large_models_do_can_be_done(look: Examine) -> None:
+    assert look(gguf(), template=RICH).tensors == 2
+
+
 def test_shards_are_one_model_in_their_order(look: Examine) -> None:
     parts = shards(3)
     assert look(*parts).tensors == 3
@@ -59,6 +80,7 @@ def test_a_refusal_names_the_file(look: Examine) -> None:
     with pytest.raises(PinError) as refused:
         look(shards(2)[0], b"GGUF" + bytes(3))
     assert refused.value.field == "files.1"
+    assert str(refused.value) == "files.1: the file ends in its head"
 
 
 TEMPLATES = {
