@@ -126,7 +126,7 @@ class NodeClient:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise HostError(f"cannot read {path}", hint="pin the model again") from error
+            raise HostError(f"cannot read {path}", hint="appliance control model import") from error
         timeout_s = QUICK_S + size / SLOWEST_UPLOAD_BYTES_PER_S
         fields = {"sha256": sha256, "size": size}
         return self._ask(Stored, "model", fields, timeout_s, _chunks(path, size)).stored

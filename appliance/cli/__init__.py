@@ -24,7 +24,7 @@ VERBS = {
     "client": "on the client's computer: keygen, config, enroll, chat",
     "receipt": "verify a receipt offline, watch the log of receipts",
     "witness": "cosign the log of receipts for others (a service)",
-    "control": "the management plane: init, serve, reconcile, clients, devices, nodes, pins",
+    "control": "the management plane: init, serve, reconcile, clients, devices, nodes, models",
     "node": "on a node: observe, plan, apply, health, receipts",
     "agent": "the node's privileged half (a service)",
     "notary": "signs receipts on a node (a service)",

@@ -50,10 +50,6 @@ _CERTIFICATE = r"-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]{1,76}\n)+-----END 
 Pem = Annotated[str, StringConstraints(max_length=16384, pattern=rf"^({_CERTIFICATE}){{1,8}}\z")]
 
 
-def _is_empty(items: tuple[object, ...]) -> bool:
-    return not items
-
-
 class Device(Closed):
     """One WireGuard peer of a client.
 
@@ -110,10 +106,18 @@ class Limits(Closed):
     tokens_per_minute: Counted = None
 
 
+class Alias(Closed):
+    """Another name by which a client may ask for one of its models."""
+
+    alias: Name
+    model: Name
+
+
 class Client(Closed):
     """One client: the unit of isolation. It gets a cell of its own.
 
     Attributes:
+        aliases: Other names of its models, each once.
         name: Also the name of its folder and unit instance on the node.
         pseudonym: What receipts call it (docs/spec/receipt-v1.md).
         models: Names of the pins it may use.
@@ -122,6 +126,7 @@ class Client(Closed):
         expires_at: When it ends with all its devices.
     """
 
+    aliases: Annotated[tuple[Alias, ...], Field(max_length=64, exclude_if=is_absent)] = ()
     devices: Annotated[tuple[Device, ...], Field(max_length=10_000)]
     expires_at: ExpiresAt = None
     limits: Limits
@@ -195,7 +200,7 @@ class Bundle(Closed):
     clients: Annotated[tuple[Client, ...], Field(max_length=10_000)]
     epoch: Generation
     generation: Generation
-    guests: Annotated[tuple[Guest, ...], Field(max_length=MAX_GUESTS, exclude_if=_is_empty)] = ()
+    guests: Annotated[tuple[Guest, ...], Field(max_length=MAX_GUESTS, exclude_if=is_absent)] = ()
     node: Name
     pins: Annotated[tuple[Manifest, ...], Field(max_length=64)]
     previous: Digest | None
@@ -395,6 +400,10 @@ def verify_consistency(bundle: Bundle) -> None:
         for j, model in enumerate(client.models):
             if model not in pins:
                 raise BundleError("no pin of this name in the bundle", field=f"clients.{i}.models.{j}")
+        _unique((alias.alias for alias in client.aliases), f"clients.{i}.aliases", "alias")
+        for j, alias in enumerate(client.aliases):
+            if alias.model not in client.models:
+                raise BundleError("not a model of the client", field=f"clients.{i}.aliases.{j}.model")
         for j, device in enumerate(client.devices):
             path = f"clients.{i}.devices.{j}"
             claim_peer(device, path)
@@ -409,10 +418,10 @@ def _claim(seen: dict[str, str], value: str, field: str) -> None:
     seen[value] = field
 
 
-def _unique(names: Iterable[str], field: str) -> set[str]:
+def _unique(names: Iterable[str], field: str, part: str = "name") -> set[str]:
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
-            raise BundleError("named twice", field=f"{field}.{index}.name")
+            raise BundleError("named twice", field=f"{field}.{index}.{part}")
         seen.add(name)
     return seen

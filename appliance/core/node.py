@@ -74,7 +74,7 @@ class NodePaths:
     | keys/wireguard.key, keys/tls.key | agent | agent, NGINX |
     | notary/ | notary | notary: signing.key, journal/ |
     | log/ | agent | NGINX, notary: checkpoint, tile/ |
-    | models/sha256/<digest> | agent | cells |
+    | models/sha256/<digest>, <digest>.hashed | agent | cells |
     | clients/<client>/ | agent: policy.json; launcher or systemd: http.sock | the client's cell, NGINX |
     | notary_clients/<client>/notary.sock | notary | the client's cell alone: bound into its view |
     | peers/<address>.sock | agent | NGINX; symlink to ../clients/<client>/http.sock |

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from appliance.core.bundle import Bundle, Client, ExpiresAt, Generation, Limits
+from appliance.core.bundle import Alias, Bundle, Client, ExpiresAt, Generation, Limits
 from appliance.core.errors import PinError
 from appliance.core.names import Address4, Address6, Digest, Name
 from appliance.core.pin import Manifest
@@ -43,10 +43,12 @@ class Policy(Closed):
         seats: Cells that may run at once on this node; divides the cores.
         limits: What the client may use.
         models: The pins it may use, the default first.
+        aliases: Other names by which it may ask for them.
         devices: Who may speak.
         expires_at: When the client ends with all its devices.
     """
 
+    aliases: tuple[Alias, ...] = ()
     client: Name
     devices: tuple[DeviceAccess, ...]
     expires_at: ExpiresAt = None
@@ -86,6 +88,7 @@ def render_policy(bundle: Bundle, client: Client) -> Policy:
         seats=bundle.seats,
         limits=client.limits,
         models=models,
+        aliases=client.aliases,
         devices=devices,
         expires_at=client.expires_at,
     )

@@ -66,12 +66,12 @@ class Closed(BaseModel):
 
 
 def is_absent(value: object) -> bool:
-    """Return whether a value is None: for `Field(exclude_if=is_absent)`.
+    """Return whether a value says nothing, which is None, False or nothing in it: for `Field(exclude_if=is_absent)`.
 
     A field that came to a schema later is left out where it says nothing. So a text from before it has the one spelling it always had,
     and whoever does not know the field still reads what does not use it.
     """
-    return value is None
+    return value is None or value is False or value == ()
 
 
 @functools.cache

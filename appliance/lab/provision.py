@@ -196,5 +196,8 @@ def add_client(mgmt: Machine, name: str, model: str) -> None:
 
 
 def pin_model(mgmt: Machine, weights: Path, manifest: Path) -> str:
-    """Import a model into control and return its pin id."""
-    return str(control(mgmt, "pin", "add", str(weights), str(manifest))["pin_id"])
+    """Import a model into control, verify and activate it; return its pin id."""
+    pin = control(mgmt, "model", "import", str(weights), "--manifest", str(manifest))
+    for verb in ("verify", "activate"):
+        control(mgmt, "model", verb, str(pin["name"]), str(pin["version"]))
+    return str(pin["pin_id"])

@@ -167,7 +167,9 @@ def _allowed_models(names: tuple[str, ...] | None) -> list[str]:
     if names is None:
         if not pinned:
             raise RefusedError(
-                "no model is pinned yet", field="models", hint="appliance control pin add FILE MANIFEST"
+                "no model is pinned yet",
+                field="models",
+                hint="appliance control model import, verify, activate",
             )
         return pinned
     for index, name in enumerate(names):

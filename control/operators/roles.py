@@ -31,6 +31,7 @@ _STATE: Final = (
     "clients.{}_invitation",
     "fleet.{}_node",
     "pins.{}_modelpin",
+    "pins.{}_clientalias",
 )
 _HISTORY: Final = ("fleet.view_bundlerecord", "audit.view_alarm")
 _RECEIPTS: Final = ("audit.view_receiptrecord", "transparency.view_checkpointrecord")

@@ -12,7 +12,7 @@ from control.clients.models import CONNECTING, ClientState, Device
 from control.fleet.models import Node
 from control.pins.models import ModelPin, PinState
 from control.reconciler.render import render_client
-from control.reconciler.rows import PresharedKeys, client_row, device_row, lasts
+from control.reconciler.rows import PresharedKeys, aliases_of, client_row, device_row, lasts
 
 MAX_DEVICES = 50  # of one grant; who adds more at once can wait for the bundle
 
@@ -35,8 +35,9 @@ def observe_missing(
             return ()
         devices = list(active.filter(public_key__in=missing).select_related("client").order_by("client"))
         pinned = set(ModelPin.objects.filter(state=PinState.ACTIVE).values_list("name", flat=True))
+        aliases = aliases_of({device.client for device in devices})
     rows = (
-        client_row(client, [device_row(device, preshared_keys) for device in group])
+        client_row(client, aliases[client.pk], [device_row(device, preshared_keys) for device in group])
         for client, group in groupby(devices, key=lambda device: device.client)
     )
     rendered = (render_client(row, pinned, node.tunnel) for row in rows)

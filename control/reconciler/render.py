@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from appliance.core.bundle import Bundle, Client, Device, Guest, Limits, Tls, Tunnel
+from appliance.core.bundle import Alias, Bundle, Client, Device, Guest, Limits, Tls, Tunnel
 from appliance.core.names import decode_base64
 from appliance.core.pin import Manifest
 from appliance.core.receipt import pseudonym
 from control.clients.addresses import device_addresses
+
+DEFAULT: Final = "default"
+"""The alias that every client has: the model its cell loads."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ClientRow:
     limits: Limits
     devices: tuple[DeviceRow, ...]
     expires_at: int | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,19 @@ def number_content(content: Bundle, *, epoch: int, generation: int, previous: st
 
 def render_client(row: ClientRow, pinned: set[str], tunnel: Tunnel) -> Client | None:
     """Return the client, or None if every model it may use was retired: there is nothing to serve it with."""
-    models = tuple(name for name in row.models if name in pinned)
+    # Stable: the model that `default` names comes first, the others stay in their order.
+    ordered = sorted(row.models, key=lambda name: name != row.aliases.get(DEFAULT))
+    models = tuple(name for name in ordered if name in pinned)
     if not models:
         return None
+    aliases = {**row.aliases, DEFAULT: models[0]}
     return Client(
         name=row.name,
         pseudonym=pseudonym(decode_base64(row.pseudonym_key), row.name),
         models=models,
+        aliases=tuple(
+            Alias(alias=alias, model=model) for alias, model in sorted(aliases.items()) if model in models
+        ),
         limits=row.limits,
         devices=tuple(_devices(row.devices, tunnel)),
         expires_at=row.expires_at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -15,7 +16,7 @@ from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
 from control.clients.models import CONNECTING, Client, ClientState, Device, Invitation
 from control.fleet.models import Node
-from control.pins.models import ModelPin, PinState
+from control.pins.models import ClientAlias, ModelPin, PinState
 from control.reconciler.invitations import live_invitations, open_keys
 from control.reconciler.render import ClientRow, DeviceRow, GuestRow, NodeRow, Rows
 
@@ -52,6 +53,7 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
         wanted = Device.objects.filter(lasts(now), client__in=clients, state__in=CONNECTING)
         devices = list(wanted)
         guests = live_invitations(node)
+        aliases = aliases_of(clients)
     preshared_keys.forget_all_but({device.pk for device in devices})
     by_client: defaultdict[int, list[DeviceRow]] = defaultdict(list)
     for device in devices:
@@ -59,9 +61,17 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
     return Rows(
         node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
         pins=tuple(pin.parsed_manifest() for pin in pins),
-        clients=tuple(client_row(client, by_client[client.pk]) for client in clients),
+        clients=tuple(client_row(client, aliases[client.pk], by_client[client.pk]) for client in clients),
         guests=tuple(_guest_row(guest, preshared_keys.key) for guest in guests if _is_let_in(guest, now)),
     )
+
+
+def aliases_of(clients: Iterable[Client]) -> defaultdict[int, dict[str, str]]:
+    """Return each client's aliases and the models they name, by the client's key."""
+    aliases: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for alias in ClientAlias.objects.filter(client__in=clients):
+        aliases[alias.client_id][alias.alias] = alias.model
+    return aliases
 
 
 def _is_let_in(invitation: Invitation, now: datetime) -> bool:
@@ -86,7 +96,7 @@ def lasts(now: datetime, prefix: str = "") -> Q:
     return Q(**{f"{prefix}expires_at": None}) | Q(**{f"{prefix}expires_at__gt": now})
 
 
-def client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
+def client_row(client: Client, aliases: dict[str, str], devices: list[DeviceRow]) -> ClientRow:
     """Return a client with these of its devices."""
     return ClientRow(
         name=client.name,
@@ -95,6 +105,7 @@ def client_row(client: Client, devices: list[DeviceRow]) -> ClientRow:
         limits=client.parsed_limits(),
         devices=tuple(devices),
         expires_at=_unix(client.expires_at),
+        aliases=aliases,
     )
 
 

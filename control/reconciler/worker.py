@@ -19,6 +19,7 @@ from appliance.core.receipt import Keyring
 from control.audit.heartbeats import take_heartbeat
 from control.fleet.models import Node
 from control.logs import log_event
+from control.pins.progress import note_applied
 from control.reconciler.deployed import Deployed
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
 from control.reconciler.grants import observe_missing
@@ -157,7 +158,7 @@ class NodeWorker:
         client = self._client
         state = client.state()
         verify_not_ahead(node, state.accepted)
-        send_missing_models(client, state.models)
+        send_missing_models(node, client, state.models)
         started_at = time.monotonic()
         bundle = number_bundle(node, observe_rows(node, self._preshared_keys))
         text = bundle.canonical_bytes().decode("utf-8")
@@ -169,6 +170,7 @@ class NodeWorker:
             raise RefusedError("the node accepted another bundle than the one sent", field="accepted")
         self._deployed.note_accepted(bundle)
         record_accepted(node, applied.accepted)
+        note_applied(node, bundle)
         if applied.actions:
             took = {"actions": len(applied.actions), "render_ms": render_ms, "ms": applied.milliseconds}
             log_event(logger, logging.INFO, "applied", generation=bundle.generation, **took)

@@ -56,7 +56,7 @@ async def read_content(cell: Cell, request: Request) -> tuple[dict[str, Any], Bo
     body = await read_object(request, max_bytes=policy.limits.body_bytes)
     bounds = Bounds(
         policy.limits,
-        cell.model.name,
+        cell.names,
         cell.engine.vocabulary_size,
         cell.engine.streams,
         cell.model.tool_calls,

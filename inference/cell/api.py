@@ -39,7 +39,7 @@ class Api:
 
     async def model(self, name: str) -> Response:
         """GET /v1/models/{name}."""
-        if name != self._cell.model.name:
+        if name not in self._cell.names:
             raise Refusal("model_not_found", "model")
         return _json(self._cell.model.entry())
 

@@ -37,3 +37,9 @@ class Cell:
     notary: Notary
     rates: Rates
     sessions: Sessions
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a client may call the model: its name, and the aliases that name it now."""
+        aliases = self.policy.current.aliases
+        return frozenset((self.model.name, *(a.alias for a in aliases if a.model == self.model.name)))

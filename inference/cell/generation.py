@@ -27,14 +27,14 @@ class Bounds:
 
     Attributes:
         limits: Of the client.
-        model: Name of the one model that is loaded.
+        names: Of the one model that is loaded.
         vocabulary_size: Its tokens.
         streams: Its KV streams.
         tool_calls: How it writes calls of tools, None if it cannot.
     """
 
     limits: Limits
-    model: str
+    names: frozenset[str]
     vocabulary_size: int
     streams: int
     tool_calls: ToolCalls | None = None
@@ -101,7 +101,7 @@ def parse_generation(
     Raises:
         Refusal: With the name of the field as `param`.
     """
-    if field.text(fields, "model") != bounds.model:
+    if field.text(fields, "model") not in bounds.names:
         raise Refusal("model_not_found", "model")
     for name in LABELS & fields.keys():
         field.text(fields, name)

@@ -118,7 +118,9 @@ class Keeper:
                 self._cell.sessions.start_end(session, reason)
 
     def _is_pinned(self) -> bool:
-        return any(manifest.pin_id == self._cell.model.pin for manifest in self._cell.policy.current.models)
+        """Whether the model is still the one that a cell started now would load."""
+        models = self._cell.policy.current.models
+        return bool(models) and models[0].pin_id == self._cell.model.pin
 
     def _is_idle(self, now: float) -> bool:
         """Whether text that came in has been here long enough after the last session's end.

@@ -2,7 +2,7 @@
 
 | exit code | meaning |
 |---|---|
-| 0 | idle, drained, revoked, or the model is no longer pinned |
+| 0 | idle, drained, revoked, or another model is the client's first now |
 | 11 | the model's file, bytes or runtime are not the pinned ones |
 | 12 | the engine could not load the model, or its self-test failed |
 | 13 | the engine gave up while it served |

@@ -8,9 +8,10 @@ from typing import Any, BinaryIO
 
 from appliance import __version__
 from appliance.core.errors import UsageError
+from appliance.core.hashed import read_boot_id
 from appliance.core.node import NodePaths, NodeSettings
 from netops.agent.health import observe_health
-from netops.agent.identity import Identity, boot_id
+from netops.agent.identity import Identity
 from netops.agent.memory import Memory, Signed
 from netops.agent.models import ModelStore
 from netops.agent.passes import Passes
@@ -106,12 +107,12 @@ class Operations:
             "wireguard_public_key": self._identity.wireguard_public_key(),
             "receipt_public_key": self._world.notary.status()["public_key"],
             "tls_request": self._identity.tls_request(),
-            "boot": boot_id(),
+            "boot": read_boot_id(),
             "appliance": __version__,
         }
 
     def _state(self) -> dict[str, Any]:
-        return {"accepted": self._accepted(), "boot": boot_id(), "models": self._models.digests()}
+        return {"accepted": self._accepted(), "boot": read_boot_id(), "models": self._models.digests()}
 
     def _accepted(self) -> dict[str, Any] | None:
         accepted = self._memory.accepted
@@ -147,7 +148,7 @@ class Operations:
     def _health(self) -> dict[str, Any]:
         return {
             "node": self._settings.node,
-            "boot": boot_id(),
+            "boot": read_boot_id(),
             "accepted": self._accepted(),
             **observe_health(self._paths, self._world.cells, self._world.notary),
         }

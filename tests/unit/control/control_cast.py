@@ -6,10 +6,13 @@ import hashlib
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from django.conf import settings
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from appliance.core.names import encode_base64
 from appliance.core.pin import Launch, Manifest, PinnedFile, Runtime
+from control.pins.models import ModelPin, PinState
 
 HOST_KEY = "ssh-ed25519 " + encode_base64(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + b"h" * 32)
 
@@ -34,6 +37,22 @@ def node_request(name: str = "node-a", number: int = 77, **changes: Any) -> dict
         "seats": 2,
         **changes,
     }
+
+
+def store_pin(content: bytes, state: PinState = PinState.ACTIVE, **named: str) -> ModelPin:
+    """A model in control's store, in some state, without what brings one there."""
+    manifest = manifest_for(content, **named)
+    path = settings.PATHS.models / manifest.files[0].sha256
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    return ModelPin.objects.create(
+        name=manifest.name,
+        version=manifest.version,
+        pin_id=manifest.pin_id,
+        manifest=manifest.model_dump(mode="json"),
+        state=state,
+        activated_at=timezone.now() if state == PinState.ACTIVE else None,
+    )
 
 
 def manifest_for(content: bytes, name: str = "tiny", version: str = "1.0") -> Manifest:

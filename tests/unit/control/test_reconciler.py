@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from control_cast import manifest_for, new_public_key, node_request
+from control_cast import new_public_key, node_request, store_pin
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,6 +16,7 @@ from django.conf import settings
 from simulated_node import SimulatedNode
 
 from appliance.core.bundle import Accepted
+from appliance.core.errors import RefusedError
 from appliance.core.names import decode_base64
 from appliance.core.receipt import Keyring, pseudonym, verify_receipt
 from appliance.core.signing import public_text
@@ -28,8 +28,9 @@ from control.clients.requests import NewClient, NewDevice
 from control.fleet.models import BundleRecord, Epoch, Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
-from control.pins.models import ModelPin
-from control.pins.services import NewPin, add_pin
+from control.pins.models import ModelPin, PinState
+from control.pins.progress import node_progress
+from control.pins.services import activate_pin, model_files, rollback
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.service import Reconciler
 
@@ -44,8 +45,8 @@ def node_a(keys: ReconcilerKeys, transactional_db: None) -> SimulatedNode:
 
 
 @pytest.fixture
-def pin(transactional_db: None, pinned_file: Path) -> ModelPin:
-    return add_pin(NewPin(manifest=manifest_for(pinned_file.read_bytes()), file=str(pinned_file)))
+def pin(transactional_db: None) -> ModelPin:
+    return store_pin(b"GGUF weights of no model")
 
 
 def make_reconciler(keys: ReconcilerKeys, *nodes: SimulatedNode) -> Reconciler:
@@ -171,11 +172,11 @@ def test_a_dead_node_holds_up_no_other_and_shows_its_code(
 
 
 def test_the_node_is_met_once_and_gets_models_and_a_certificate(
-    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, pinned_file: Path
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": ""}
     node = Node.objects.get()
-    assert list(node_a.models.values()) == [pinned_file.read_bytes()]
+    assert list(node_a.models.values()) == [b"GGUF weights of no model"]
     assert node_a.bundle is not None
     assert node_a.bundle.tls is not None
     leaf = x509.load_pem_x509_certificate(node_a.bundle.tls.certificate.encode())
@@ -340,10 +341,10 @@ def test_a_node_that_breaks_the_protocol_shows_a_code_and_stops_nothing(
 
 
 def test_a_changed_weights_file_never_reaches_a_node(
-    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, pinned_file: Path
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    content = pinned_file.read_bytes()
-    pinned_file.write_bytes(content[::-1])
+    stored = model_files().path(pin.manifest["files"][0]["sha256"])
+    stored.write_bytes(stored.read_bytes()[::-1])
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
     assert node_a.models == {}
 
@@ -426,3 +427,41 @@ def test_a_grant_that_was_taken_back_is_taken_back_once(
     worker.revoke_now()
     worker.grant_now()
     assert not {"revoke", "grant"} & set(node_a.ops())
+
+
+def test_an_activation_and_a_rollback_reach_the_node_and_show_how_far_they_are(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    services.create_client(NewClient(name="acme"))
+    reconciler = make_reconciler(keys, node_a)
+    reconciler.pass_once()
+    newer = store_pin(b"newer weights", PinState.VERIFIED, version="2.0")
+    assert not node_progress(newer)[0]["verified"]
+    activate_pin(newer)
+    node_a.seen.clear()
+    reconciler.pass_once()
+    assert node_a.bundle is not None
+    assert [held.version for held in node_a.bundle.pins] == ["2.0"]
+    # The files are there before the bundle that needs them.
+    assert node_a.ops().index("model") < node_a.ops().index("apply")
+    row = node_progress(newer)[0]
+    assert (row["fetched"], row["verified"], row["applied"]) == (1, True, True)
+    assert not node_progress(pin)[0]["applied"]
+    rollback("tiny")
+    node_a.seen.clear()
+    reconciler.pass_once()
+    assert [held.version for held in node_a.bundle.pins] == ["1.0"]
+    assert "model" not in node_a.ops()  # it kept the files: going back sends nothing
+    assert (node_progress(pin)[0]["applied"], node_progress(newer)[0]["applied"]) == (True, False)
+
+
+def test_a_node_that_refuses_the_bundle_shows_the_model_fetched_and_not_applied(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: SimulatedNode, **_fields: str) -> None:
+        raise RefusedError("not now", field="bundle")
+
+    monkeypatch.setattr(SimulatedNode, "op_apply", refuse)
+    assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
+    row = node_progress(pin)[0]
+    assert (row["verified"], row["applied"], row["error"]) == (True, False, "refused")

@@ -52,6 +52,7 @@ def client(name="acme", devices=None, **changes):
         "name": name,
         "pseudonym": DIGEST,
         "models": ["tiny"],
+        "aliases": [{"alias": "chat", "model": "tiny"}],
         "limits": b.Limits().model_dump(),
         "devices": [device(2)] if devices is None else devices,
     }
@@ -106,6 +107,16 @@ CASES = {
     "older epoch": (bundle(), accepted(epoch=2, generation=1), "epoch"),
     "older generation": (bundle(), accepted(generation=4), "generation"),
     "same generation, other bytes": (bundle(), accepted(), "generation"),
+    "alias of another's model": (
+        bundle(clients=[client(aliases=[{"alias": "chat", "model": "other"}])]),
+        None,
+        "clients.0.aliases.0.model",
+    ),
+    "the same alias twice": (
+        bundle(clients=[client(aliases=[{"alias": "chat", "model": "tiny"}] * 2)]),
+        None,
+        "clients.0.aliases.1.alias",
+    ),
     "no previous": (bundle(previous=None), accepted(generation=2), "previous"),
     "unknown field": (bundle(extra=1), None, "extra"),
     "unknown field deep": (
