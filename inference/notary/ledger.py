@@ -45,6 +45,7 @@ class Ledger:
         heads: Pseudonym to head.
         open: Receipt id to what was said when its session was opened.
         past: Digest over all receipts so far (`extend_past`).
+        tokens: Completion tokens of the receipts that were written in this run.
     """
 
     node: str
@@ -52,6 +53,7 @@ class Ledger:
     heads: dict[str, Head] = field(default_factory=dict)
     open: dict[str, OpenRecord] = field(default_factory=dict)
     past: str = ZERO_DIGEST
+    tokens: int = 0
 
     def replay_open(self, record: OpenRecord) -> None:
         """Take over an open record of the journal."""
@@ -89,6 +91,7 @@ class Stage:
     opened: dict[str, OpenRecord] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     past: str = ""
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         self.past = self.ledger.past
@@ -133,6 +136,7 @@ class Stage:
         self.heads[client] = Head(made.seq, digest)
         self.past = extend_past(self.past, digest)
         self.closed.add(receipt)
+        self.tokens += draft.completion_tokens
         return content
 
     def commit(self) -> None:
@@ -140,5 +144,6 @@ class Stage:
         self.ledger.heads.update(self.heads)
         self.ledger.open.update(self.opened)
         self.ledger.past = self.past
+        self.ledger.tokens += self.tokens
         for receipt in self.closed:
             del self.ledger.open[receipt]

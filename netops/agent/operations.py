@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from appliance import __version__
 from appliance.core.errors import UsageError
 from appliance.core.node import NodePaths, NodeSettings
-from netops.agent.health import observe_health
+from netops.agent.digests import Digests, pinned_digests
+from netops.agent.health import (
+    ask_notary,
+    now_text,
+    observe_host,
+    observe_serving,
+    sort_peers,
+    summarise_tunnel,
+)
 from netops.agent.identity import Identity, boot_id
 from netops.agent.memory import Memory, Signed
 from netops.agent.models import ModelStore
 from netops.agent.passes import Passes
 from netops.agent.published import MAX_FILES, PublishedLog
+from netops.agent.rate import TokenRate
 from netops.world import World
 
 MAX_RECEIPTS = 10_000
@@ -31,6 +41,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "apply": {"bundle": str, "signature": str},
     "revoke": {"revocation": str, "signature": str},
     "health": {},
+    "peers": {},
     "receipts": {"after": int, "limit": int},
     "heartbeat": {"nonce": str},
     "admitted": {"position": int},
@@ -61,6 +72,8 @@ class Operations:
         self._identity = identity
         self._passes = passes
         self._published = PublishedLog(paths.log)
+        self._digests = Digests(paths.models)
+        self._rate = TokenRate()
         self._handlers: Mapping[str, Callable[..., dict[str, Any]]] = {
             "identity": self._identify,
             "state": self._state,
@@ -69,6 +82,7 @@ class Operations:
             "apply": self._apply,
             "revoke": self._revoke,
             "health": self._health,
+            "peers": self._peers,
             "receipts": self._receipts,
             "heartbeat": self._heartbeat,
             "admitted": self._admitted,
@@ -137,12 +151,23 @@ class Operations:
         return {"removed": revoked.removed, "ended": revoked.ended, "milliseconds": revoked.milliseconds}
 
     def _health(self) -> dict[str, Any]:
+        world, notary = self._world, ask_notary(self._world.notary)
         return {
             "node": self._settings.node,
             "boot": boot_id(),
+            "appliance": __version__,
             "accepted": self._accepted(),
-            **observe_health(self._paths, self._world.cells, self._world.notary),
+            **observe_host(self._paths),
+            **observe_serving(self._paths, world.cells, notary),
+            "tokens_per_s": self._rate.note(int(notary.get("tokens", 0)), time.monotonic()),
+            "tunnel": summarise_tunnel(world.tunnel.observe(), int(time.time())),
+            "nginx": world.web.pid() is not None,
+            "models": self._digests.observe(pinned_digests(self._memory.bundle)),
+            "clock": now_text(),  # last: control compares it with its own
         }
+
+    def _peers(self) -> dict[str, Any]:
+        return sort_peers(self._world.tunnel.observe().peers, int(time.time()))
 
     def _receipts(self, after: int, limit: int) -> dict[str, Any]:
         if after < 0 or not 1 <= limit <= MAX_RECEIPTS:
