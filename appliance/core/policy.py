@@ -33,6 +33,7 @@ class Policy(Closed):
         v: Schema version.
         client: The client's name.
         generation: Of the bundle this was rendered from; goes into receipts.
+        draining: True while the node is taken out of service: sessions go on, none is opened.
         revoked: True when the client was cut off: the cell ends its sessions and exits.
         seats: Cells that may run at once on this node; divides the cores.
         limits: What the client may use.
@@ -42,6 +43,7 @@ class Policy(Closed):
 
     client: Name
     devices: tuple[DeviceAccess, ...]
+    draining: bool = False
     generation: Generation
     limits: Limits
     models: tuple[Manifest, ...]
@@ -68,6 +70,7 @@ def render_policy(bundle: Bundle, client: Client) -> Policy:
     return Policy(
         client=client.name,
         generation=bundle.generation,
+        draining=bundle.drain,
         revoked=False,
         seats=bundle.seats,
         limits=client.limits,

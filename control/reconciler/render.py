@@ -42,6 +42,7 @@ class NodeRow:
     seats: int
     tunnel: Tunnel
     certificate: str
+    drain: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def render_content(rows: Rows) -> Bundle:
         generation=1,
         previous=None,
         seats=rows.node.seats,
+        drain=rows.node.drain,
         tunnel=rows.node.tunnel,
         tls=Tls(certificate=rows.node.certificate) if rows.node.certificate else None,
         pins=pins,
