@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
+from django.utils.functional import cached_property
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -23,6 +24,8 @@ from control.clients.services import (
     revoke_device,
     suspend_client,
 )
+from control.clients.status import device_statuses
+from control.fleet.peers import PeerStatus
 
 
 class ClientShape(serializers.ModelSerializer[Client]):
@@ -40,6 +43,7 @@ class DeviceShape(serializers.ModelSerializer[Device]):
     """A device as the API shows it; none of its secrets."""
 
     client = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+    status = serializers.SerializerMethodField()
 
     class Meta:
         model = Device
@@ -48,11 +52,21 @@ class DeviceShape(serializers.ModelSerializer[Device]):
             "client",
             "name",
             "state",
+            "status",
             "public_key",
             "index",
             "created_at",
             "revoked_at",
         ]
+
+    def get_status(self, device: Device) -> str | None:
+        """Return whether it is connected, as its node's kernel says; None where that is not known now."""
+        return self._statuses[device.pk]
+
+    @cached_property
+    def _statuses(self) -> dict[int, PeerStatus | None]:
+        many = self.parent.instance if self.parent is not None else [self.instance]
+        return device_statuses(list(many or ()))
 
 
 class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Client]):

@@ -103,11 +103,14 @@ def add_device(args: argparse.Namespace) -> dict[str, Any]:
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     """List devices, of one client or all."""
     from control.clients.models import Device
+    from control.clients.status import device_statuses
 
-    devices = Device.objects.values("id", "client__name", "name", "state", "public_key", "index")
+    devices = Device.objects.select_related("client")
     if args.client:
         devices = devices.filter(client__name=args.client)
-    return {"ok": True, "devices": list(devices)}
+    told = device_statuses(devices)
+    rows = devices.values("id", "client__name", "name", "state", "public_key", "index")
+    return {"ok": True, "devices": [{**row, "status": told.get(row["id"])} for row in rows]}
 
 
 def revoke_device(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from django.db.models import Q
 
-from appliance.core.bundle import Bundle, Revocation
+from appliance.core.bundle import Accepted, Bundle, Revocation
 from control.clients.models import Client, ClientState, Device, DeviceState
 from control.fleet.models import Node
 
@@ -30,6 +30,7 @@ class Deployed:
 
     epoch: int = 0
     generation: int = 0
+    drained: bool = False
     public_keys: set[str] = field(default_factory=set)
     clients: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -44,8 +45,15 @@ class Deployed:
     def note_accepted(self, bundle: Bundle) -> None:
         """After the node accepted it: exactly its peers are let in."""
         with self.lock:
+            self.drained = bundle.drain
             self.public_keys = _keys(bundle)
             self.clients = {client.name for client in bundle.clients}
+
+    def is_drained(self, accepted: Accepted | None) -> bool:
+        """Whether what the node accepted is a bundle that drains it, and this process sent it: then it knows whom to cut off."""
+        with self.lock:
+            sent = self.epoch, self.generation
+            return self.drained and accepted is not None and sent == (accepted.epoch, accepted.generation)
 
     def note_revoked(self, revocation: Revocation) -> None:
         """After the node applied a revocation, unless a bundle was sent since."""

@@ -10,7 +10,7 @@ from django.db import transaction
 from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
 from control.clients.models import Client, ClientState, Device, DeviceState
-from control.fleet.models import Node
+from control.fleet.models import Duty, Node
 from control.pins.models import ModelPin, PinState
 from control.reconciler.render import ClientRow, DeviceRow, NodeRow, Rows
 
@@ -50,7 +50,13 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
     for device in devices:
         by_client[device.client_id].append(_device_row(device, preshared_keys))
     return Rows(
-        node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
+        node=NodeRow(
+            name=node.name,
+            seats=node.seats,
+            tunnel=node.tunnel,
+            certificate=node.certificate,
+            drain=node.duty != Duty.SERVING,
+        ),
         pins=tuple(pin.parsed_manifest() for pin in pins),
         clients=tuple(_client_row(client, by_client[client.pk]) for client in clients),
     )

@@ -12,15 +12,18 @@ from pathlib import Path
 from django.db import close_old_connections, connections
 from django.utils import timezone
 
-from appliance.core.bundle import sign_bundle, sign_revocation
+from appliance.core.bundle import Bundle, sign_bundle, sign_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.receipt import Keyring
+from control.audit.conditions import OF_PASSES, judge_passes, note_conditions
 from control.audit.heartbeats import take_heartbeat
-from control.fleet.models import Node
+from control.fleet.models import Duty, Node
 from control.logs import log_event
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
+from control.reconciler.health import pull_health
 from control.reconciler.identity import learn_identity, publish_keyring
 from control.reconciler.keys import ReconcilerKeys
+from control.reconciler.plans import answer_plan
 from control.reconciler.publication import publish_log
 from control.reconciler.receipts import pull_receipts
 from control.reconciler.revocations import Deployed, observe_cut_off
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY_S = 1.0
 LONGEST_REST_S = 5.0
 JITTER = 0.2  # of the interval, so that nodes are not asked all at once
+HEALTH_REST_S = 10.0  # a thousand changes in a row are no reason to ask a thousand times how a node is
 
 
 class NodeWorker:
@@ -64,6 +68,8 @@ class NodeWorker:
         self._interval_s = interval_s
         self._deployed = Deployed()
         self._preshared_keys = PresharedKeys(keys.seal)
+        self._reached = self._converged = False  # in this pass
+        self._health_due_at = 0.0
         self._due, self._urgent = threading.Event(), threading.Event()
         self._stopping = threading.Event()
         self._threads = [
@@ -92,9 +98,9 @@ class NodeWorker:
 
     def pass_once(self) -> str:
         """Make one pass; return the code of what went wrong, or an empty text. Never raises."""
+        self._reached = self._converged = False
         code = self._guard(self._pass)
-        seen = {} if code == UnavailableError.code else {"last_seen_at": timezone.now()}
-        Node.objects.filter(name=self.name).update(last_error=code, **seen)
+        self._guard(lambda: self._note_pass(code))
         return code
 
     def revoke_now(self) -> str:
@@ -104,7 +110,9 @@ class NodeWorker:
     def _pass(self) -> None:
         client, node = self._client, Node.objects.get(name=self.name)
         client.open()
-        learn_identity(node, client.identity(), self._keys.authority)
+        identity = client.identity()
+        self._reached = True
+        learn_identity(node, identity, self._keys.authority)
         keyring = publish_keyring(self._keyring, self._keys.log)
         # A node that refuses its bundle still has health and receipts to tell.
         steps = (
@@ -124,15 +132,36 @@ class NodeWorker:
         publish_log(node, client, self._log)
 
     def _store_health(self, node: Node) -> None:
-        Node.objects.filter(pk=node.pk).update(health=self._client.health())
+        if time.monotonic() >= self._health_due_at:
+            pull_health(node, self._client)
+            self._health_due_at = time.monotonic() + HEALTH_REST_S
+
+    def _note_pass(self, code: str) -> None:
+        """Keep how the pass went, and what that says is wrong."""
+        node, now = Node.objects.get(name=self.name), timezone.now()
+        node.last_error = code
+        if self._reached:
+            node.last_seen_at = now
+            node.drift_passes = 0 if self._converged else node.drift_passes + 1
+        node.save(update_fields=["last_error", "last_seen_at", "drift_passes"])
+        note_conditions(node, OF_PASSES, judge_passes(node, now), now)
 
     def _converge(self, node: Node) -> None:
         client = self._client
         state = client.state()
         verify_not_ahead(node, state.accepted)
-        send_missing_models(client, state.models)
-        bundle = number_bundle(node, observe_rows(node, self._preshared_keys))
-        text = bundle.canonical_bytes().decode("utf-8")
+        # Before models are sent or anything is applied: what is shown is what would change now.
+        answer_plan(node, client, state, lambda: self._number(node), self._keys.bundle)
+        if node.duty != Duty.MAINTENANCE or not self._deployed.is_drained(state.accepted):
+            send_missing_models(client, state.models)
+            self._apply(node, self._number(node))
+        self._converged = True
+
+    def _number(self, node: Node) -> Bundle:
+        return number_bundle(node, observe_rows(node, self._preshared_keys))
+
+    def _apply(self, node: Node, bundle: Bundle) -> None:
+        client, text = self._client, bundle.canonical_bytes().decode("utf-8")
         self._deployed.note_sent(bundle)
         applied = client.apply(text, sign_bundle(bundle, self._keys.bundle))
         if applied.accepted.digest != bundle.digest:

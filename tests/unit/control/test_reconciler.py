@@ -326,7 +326,7 @@ def test_a_journal_that_became_shorter_is_an_alarm_and_is_read_anew(
 def test_a_node_that_breaks_the_protocol_shows_a_code_and_stops_nothing(
     keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    node_a.health = {"load": 0.5}  # integers only
+    node_a.health = {"load": [0.5, 1, 1]}  # integers only
     node_a.issue_receipt("a" * 64)
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
     assert ReceiptRecord.objects.count() == 1
