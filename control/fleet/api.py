@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
+from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from pydantic import StringConstraints
 from rest_framework import mixins, serializers, status
@@ -17,7 +18,7 @@ from control.api.openapi import Spoken
 from control.fleet.history import HOURS_FOR, table
 from control.fleet.models import BundleRecord, Duty, Node, NodePlan
 from control.fleet.requests import NewNode
-from control.fleet.services import add_node, ask_plan, find_plan, set_duty
+from control.fleet.services import add_node, ask_plan, set_duty
 from control.query import QueryFilter
 
 
@@ -99,7 +100,7 @@ class NodeView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[
     @plan.mapping.get
     def show_plan(self, request: Request, name: str) -> Response:  # noqa: ARG002
         """Return the plan that was asked for last."""
-        return Response(PlanShape(find_plan(self.get_object())).data)
+        return Response(PlanShape(get_object_or_404(NodePlan, node=self.get_object())).data)
 
     @action(detail=True, methods=["get"])
     def bundles(self, request: Request, name: str) -> Response:  # noqa: ARG002

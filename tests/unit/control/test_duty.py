@@ -290,7 +290,7 @@ def test_duty_plan_and_history_by_the_api(
     for verb, duty in (("drain", "drained"), ("maintenance", "maintenance"), ("undrain", "serving")):
         assert api.post(f"{url}/{verb}").json()["duty"] == duty
         assert api.get(url).json()["duty"] == duty
-    assert api.get(f"{url}/plan").json()["code"] == "refused"
+    assert api.get(f"{url}/plan").json()["code"] == "not_found"
     asked = api.post(f"{url}/plan")
     assert (asked.status_code, asked.json()["answered_at"]) == (202, None)
     world.pass_once()
