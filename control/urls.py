@@ -7,6 +7,7 @@ from django.contrib.staticfiles.views import serve
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from control.api.metrics import Metrics
 from control.operators.login import LoginForm
 
 admin.site.site_header = "Sovereign Appliance"
@@ -18,6 +19,7 @@ admin.site.site_url = None  # there is no other site to view
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
+    path("metrics", Metrics.as_view(), name="metrics"),
     path("api/v1/", include("control.api.urls")),
     # `insecure` only means slow here: the finders know the installed packages' static folders and nothing else, and
     # a console for a handful of operators needs no second server for a style sheet.

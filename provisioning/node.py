@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from appliance.core import canonical
 from appliance.core.errors import HostError, RefusedError, UnavailableError
+from appliance.core.health import Health, Peers
 from appliance.core.heartbeat import SignedHeartbeat
 from appliance.core.schema import Closed
 from provisioning.answers import (
@@ -36,7 +36,6 @@ REVOKE_S = 10.0
 GRANT_S = APPLY_S  # it takes part in the pass that runs
 SLOWEST_UPLOAD_BYTES_PER_S = 2**20
 CHUNK_BYTES = 2**18
-MAX_HEALTH_BYTES = 2**18
 
 T = TypeVar("T", bound=Closed)
 
@@ -152,12 +151,13 @@ class NodeClient:
         """Let devices in, on the lane of its own."""
         return _parse(Granted, self._grants.ask("grant", {"grant": grant, "signature": signature}, GRANT_S))
 
-    def health(self) -> dict[str, Any]:
-        """Return the node's health: integers, booleans and short texts, bounded in size."""
-        answer = self._main.ask("health", {}, QUICK_S)
-        if len(canonical.encode(answer)) > MAX_HEALTH_BYTES:
-            raise RefusedError("the health report is too large", field="health")
-        return answer
+    def health(self) -> Health:
+        """Return the node's health."""
+        return self._ask(Health, "health")
+
+    def peers(self) -> Peers:
+        """Return which peers are connected, and which are stale."""
+        return self._ask(Peers, "peers")
 
     def receipts(self, after: int, limit: int = 1000) -> Receipts:
         """Return receipts after a position of the node's journal."""

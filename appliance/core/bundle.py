@@ -189,6 +189,7 @@ class Bundle(Closed):
         generation: Grows by at least one with each bundle of an epoch.
         previous: SHA-256 of the canonical bytes of the bundle before it, null for the first.
         seats: How many cells may run at once.
+        drain: Sessions go on to their ends, and none is opened.
         tunnel: WireGuard and tunnel addresses.
         tls: Certificate, null until the node's request was answered.
         pins: Model manifests, names unique.
@@ -198,6 +199,7 @@ class Bundle(Closed):
     """
 
     clients: Annotated[tuple[Client, ...], Field(max_length=10_000)]
+    drain: Annotated[bool, Field(exclude_if=is_absent)] = False
     epoch: Generation
     generation: Generation
     guests: Annotated[tuple[Guest, ...], Field(max_length=MAX_GUESTS, exclude_if=is_absent)] = ()

@@ -14,7 +14,7 @@ from appliance.core.bundle import Alias, Bundle, Client, ExpiresAt, Generation, 
 from appliance.core.errors import PinError
 from appliance.core.names import Address4, Address6, Digest, Name
 from appliance.core.pin import Manifest
-from appliance.core.schema import Closed
+from appliance.core.schema import Closed, is_absent
 
 
 class DeviceAccess(Closed):
@@ -39,6 +39,7 @@ class Policy(Closed):
         v: Schema version.
         client: The client's name.
         generation: Of the bundle this was rendered from; goes into receipts.
+        draining: True while the node is taken out of service: sessions go on, none is opened.
         revoked: True when the client was cut off: the cell ends its sessions and exits.
         seats: Cells that may run at once on this node; divides the cores.
         limits: What the client may use.
@@ -51,6 +52,7 @@ class Policy(Closed):
     aliases: tuple[Alias, ...] = ()
     client: Name
     devices: tuple[DeviceAccess, ...]
+    draining: Annotated[bool, Field(exclude_if=is_absent)] = False
     expires_at: ExpiresAt = None
     generation: Generation
     limits: Limits
@@ -84,6 +86,7 @@ def render_policy(bundle: Bundle, client: Client) -> Policy:
     return Policy(
         client=client.name,
         generation=bundle.generation,
+        draining=bundle.drain,
         revoked=False,
         seats=bundle.seats,
         limits=client.limits,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.functional import cached_property
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -40,6 +41,8 @@ from control.clients.services import (
     revoke_device,
     suspend_client,
 )
+from control.clients.status import device_statuses
+from control.fleet.peers import PeerStatus
 
 
 class ClientShape(serializers.ModelSerializer[Client]):
@@ -71,6 +74,7 @@ class DeviceShape(serializers.ModelSerializer[Device]):
     """A device as the API shows it; none of its secrets."""
 
     client = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
+    status = serializers.SerializerMethodField()
     warning = serializers.SerializerMethodField()
 
     class Meta:
@@ -80,6 +84,7 @@ class DeviceShape(serializers.ModelSerializer[Device]):
             "client",
             "name",
             "state",
+            "status",
             "public_key",
             "index",
             "expires_at",
@@ -88,9 +93,18 @@ class DeviceShape(serializers.ModelSerializer[Device]):
             "revoked_at",
         ]
 
+    def get_status(self, device: Device) -> str | None:
+        """Return whether it is connected, as its node's kernel says; None where that is not known now."""
+        return self._statuses[device.pk]
+
     def get_warning(self, device: Device) -> str | None:
         """Return what to say of an end that is near: the key's or its client's."""
         return warn(earliest(device.expires_at, device.client.expires_at), timezone.now())
+
+    @cached_property
+    def _statuses(self) -> dict[int, PeerStatus | None]:
+        many = self.parent.instance if self.parent is not None else [self.instance]
+        return device_statuses(list(many or ()))
 
 
 class InvitationShape(serializers.ModelSerializer[Invitation]):

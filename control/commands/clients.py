@@ -222,14 +222,17 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
 
     from control.clients.expiry import earliest, warn
     from control.clients.models import Device
+    from control.clients.status import device_statuses
 
     now = timezone.now()
-    devices = Device.objects.values(
-        "id", "client__name", "name", "state", "public_key", "index", "expires_at", "client__expires_at"
-    )
+    devices = Device.objects.select_related("client")
     if args.client:
         devices = devices.filter(client__name=args.client)
-    listed: list[dict[str, Any]] = [{**device} for device in devices]
+    told = device_statuses(devices)
+    rows = devices.values(
+        "id", "client__name", "name", "state", "public_key", "index", "expires_at", "client__expires_at"
+    )
+    listed: list[dict[str, Any]] = [{**row, "status": told.get(row["id"])} for row in rows]
     for row in listed:
         row["warning"] = warn(earliest(row["expires_at"], row.pop("client__expires_at")), now)
     return {"ok": True, "devices": listed}

@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance.core.errors import UsageError
 
-ROLES = ("viewer", "operator", "auditor", "administrator")
+ROLES = ("monitor", "viewer", "operator", "auditor", "administrator")
 
 
 def add_parsers(actions: Any) -> None:
@@ -61,7 +61,7 @@ def add_parsers(actions: Any) -> None:
 
 
 _ROLES_HELP = (
-    "a viewer sees clients, devices, nodes, models and alarms, an operator changes them and sees receipts, an auditor sees "
+    "a monitor reads /metrics alone, a viewer sees clients, devices, nodes, models and alarms, an operator changes them and sees receipts, an auditor sees "
     "everything and changes nothing, an administrator may do everything"
 )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from appliance.core.errors import RefusedError
-from control.fleet.models import Node
+from control.fleet.models import Duty, Node, NodePlan
 from control.fleet.requests import NewNode
 from control.hints import hint_on_commit
 
@@ -62,6 +63,49 @@ def choose_node(name: str | None) -> Node:
         reason = "name one of the nodes" if nodes else "there is no node yet"
         raise RefusedError(reason, field="node", hint="appliance control node list, node add")
     return nodes[0]
+
+
+def set_duty(node: Node, duty: Duty) -> None:
+    """Say what a node is there for. Doing it twice does no harm.
+
+    Drained, its clients' open sessions go on to their ends and none is opened. In maintenance, besides, no bundle is sent any more once
+    the node is drained, and what it looks like is no alarm; revocations are sent all the same.
+    """
+    with transaction.atomic():
+        Node.objects.filter(pk=node.pk).update(duty=duty)
+        hint_on_commit()
+    node.refresh_from_db()
+
+
+def ask_plan(node: Node, asked_by: str) -> NodePlan:
+    """Ask what `apply` would do on a node; the reconciler's next pass answers, before it applies anything."""
+    with transaction.atomic():
+        fresh = {
+            "asked_by": asked_by,
+            "asked_at": timezone.now(),
+            "answered_at": None,
+            "error": "",
+            "generation": None,
+            "actions": [],
+            "total": 0,
+        }
+        plan, _ = NodePlan.objects.update_or_create(node=node, defaults=fresh)
+        hint_on_commit()
+    return plan
+
+
+def find_plan(node: Node) -> NodePlan:
+    """Return the plan that was asked for last.
+
+    Raises:
+        RefusedError: If nobody ever asked.
+    """
+    plan = NodePlan.objects.filter(node=node).first()
+    if plan is None:
+        raise RefusedError(
+            "nobody asked for a plan yet", field="node", hint="appliance control node plan NAME"
+        )
+    return plan
 
 
 def _verify_networks(new: NewNode) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from appliance.core.bundle import Bundle, Client, Grant, Revocation
+from appliance.core.bundle import Accepted, Bundle, Client, Grant, Revocation
 from control.reconciler.revocations import CutOff
 
 
@@ -19,6 +19,7 @@ class Deployed:
 
     epoch: int = 0
     generation: int = 0
+    drained: bool = False
     public_keys: set[str] = field(default_factory=set)
     clients: set[str] = field(default_factory=set)
     granted: list[Grant] = field(default_factory=list)
@@ -34,6 +35,7 @@ class Deployed:
     def note_accepted(self, bundle: Bundle) -> None:
         """After the node accepted it: exactly its peers are let in, and who was granted since it was made."""
         with self.lock:
+            self.drained = bundle.drain
             self.public_keys = {guest.public_key for guest in bundle.guests}
             self.clients = set()
             self._let_in(bundle.clients)
@@ -41,6 +43,12 @@ class Deployed:
             self.granted = [grant for grant in self.granted if (grant.epoch, grant.generation) >= numbers]
             for grant in self.granted:
                 self._let_in(grant.clients)
+
+    def is_drained(self, accepted: Accepted | None) -> bool:
+        """Whether what the node accepted is a bundle that drains it, and this process sent it: then it knows whom to cut off."""
+        with self.lock:
+            sent = self.epoch, self.generation
+            return self.drained and accepted is not None and sent == (accepted.epoch, accepted.generation)
 
     def note_revoked(self, revocation: Revocation) -> None:
         """After the node applied a revocation, unless a bundle was sent since."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.db import transaction
 from django.utils import timezone
 
@@ -10,7 +12,10 @@ from appliance.core.errors import RefusedError
 from control.audit.models import AlarmKind
 from control.audit.services import raise_alarm
 from control.fleet.models import BundleRecord, Node, current_epoch
+from control.reconciler.outline import describe_changes, outline_of
 from control.reconciler.render import Rows, number_content, render_content
+
+KEPT: Final = 100  # of a node's bundles that it has gone beyond, the newest
 
 
 def number_bundle(node: Node, rows: Rows) -> Bundle:
@@ -27,6 +32,9 @@ def number_bundle(node: Node, rows: Rows) -> Bundle:
         generation = last.generation + 1 if last is not None and last.epoch == epoch else 1
         previous = last.digest if last is not None else None
         bundle = number_content(rendered, epoch=epoch, generation=generation, previous=previous)
+        outline = outline_of(bundle)
+        if last is not None:
+            BundleRecord.objects.filter(pk=last.pk).update(outline={})
         BundleRecord.objects.create(
             node=node,
             epoch=epoch,
@@ -34,8 +42,20 @@ def number_bundle(node: Node, rows: Rows) -> Bundle:
             previous=previous or "",
             digest=bundle.digest,
             content=content,
+            outline=outline,
+            changes=describe_changes(last.outline if last is not None else {}, outline),
         )
+        _forget_old(node)
     return bundle
+
+
+def _forget_old(node: Node) -> None:
+    """Delete what is beyond `KEPT`, but nothing from the last accepted one on: the node may show any of those."""
+    records = BundleRecord.objects.filter(node=node)
+    accepted = records.filter(accepted_at__isnull=False).order_by("pk").last()
+    if accepted is not None:
+        newest = records.order_by("-pk").values_list("pk", flat=True)[:KEPT]
+        records.filter(pk__lt=min(accepted.pk, *newest)).delete()
 
 
 def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
@@ -49,10 +69,10 @@ def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
     """
     if accepted is None:
         return
-    record = BundleRecord.objects.filter(
-        node=node, epoch=accepted.epoch, generation=accepted.generation, digest=accepted.digest
-    )
-    if not record.exists() and accepted.epoch >= current_epoch():
+    records = BundleRecord.objects.filter(node=node, epoch=accepted.epoch)
+    known = records.filter(generation=accepted.generation, digest=accepted.digest).exists()
+    forgotten = records.exists() and not records.filter(generation__lte=accepted.generation).exists()
+    if not known and not forgotten and accepted.epoch >= current_epoch():
         raise_alarm(node, AlarmKind.NODE_AHEAD, f"{accepted.epoch}.{accepted.generation}")
         raise RefusedError(
             "the node accepted a bundle that this control has no record of",

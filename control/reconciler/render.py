@@ -61,6 +61,7 @@ class NodeRow:
     seats: int
     tunnel: Tunnel
     certificate: str
+    drain: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def render_content(rows: Rows) -> Bundle:
         generation=1,
         previous=None,
         seats=rows.node.seats,
+        drain=rows.node.drain,
         tunnel=rows.node.tunnel,
         tls=Tls(certificate=rows.node.certificate) if rows.node.certificate else None,
         pins=pins,

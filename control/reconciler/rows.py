@@ -15,7 +15,7 @@ from appliance.core.names import encode_base64
 from appliance.core.sealed import unseal
 from control.clients.enrolment import seal_context
 from control.clients.models import CONNECTING, Client, ClientState, Device, Invitation
-from control.fleet.models import Node
+from control.fleet.models import Duty, Node
 from control.pins.models import ClientAlias, ModelPin, PinState
 from control.reconciler.invitations import live_invitations, open_keys
 from control.reconciler.render import ClientRow, DeviceRow, GuestRow, NodeRow, Rows
@@ -59,7 +59,13 @@ def observe_rows(node: Node, preshared_keys: PresharedKeys) -> Rows:
     for device in devices:
         by_client[device.client_id].append(device_row(device, preshared_keys))
     return Rows(
-        node=NodeRow(name=node.name, seats=node.seats, tunnel=node.tunnel, certificate=node.certificate),
+        node=NodeRow(
+            name=node.name,
+            seats=node.seats,
+            tunnel=node.tunnel,
+            certificate=node.certificate,
+            drain=node.duty != Duty.SERVING,
+        ),
         pins=tuple(pin.parsed_manifest() for pin in pins),
         clients=tuple(client_row(client, aliases[client.pk], by_client[client.pk]) for client in clients),
         guests=tuple(_guest_row(guest, preshared_keys.key) for guest in guests if _is_let_in(guest, now)),

@@ -11,12 +11,14 @@ from typing import Self
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connections
+from django.utils import timezone
 
 from appliance.core.errors import ApplianceError
 from control.audit.heartbeats import watch_silence
 from control.audit.retention import Retention
 from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
+from control.fleet.peers import forget_peers
 from control.keyfiles import publish_log_keys
 from control.logs import log_event
 from control.reconciler.keys import ReconcilerKeys, read_keys
@@ -135,7 +137,7 @@ class Reconciler:
             while not self._stopping.wait(POLL_S):
                 close_old_connections()
                 self._keep_log()
-                self._watch_silence()
+                self._watch_clock()
         finally:
             connections.close_all()
 
@@ -155,9 +157,11 @@ class Reconciler:
             log_event(logger, logging.ERROR, "log_not_kept", error=error)
         self._log_error = error
 
-    def _watch_silence(self) -> None:
+    def _watch_clock(self) -> None:
+        """Do what time alone makes due: alarms over silence, and forgetting who was connected."""
         try:
             watch_silence(max(SILENT, 3 * timedelta(seconds=self._interval_s)))
+            forget_peers(timezone.now())
         except DatabaseError:
             log_event(logger, logging.ERROR, "silence_not_watched", error="database")
 

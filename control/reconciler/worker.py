@@ -13,19 +13,22 @@ from pathlib import Path
 from django.db import close_old_connections, connections
 from django.utils import timezone
 
-from appliance.core.bundle import sign_bundle, sign_grant, sign_revocation
+from appliance.core.bundle import Bundle, sign_bundle, sign_grant, sign_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.receipt import Keyring
+from control.audit.conditions import OF_PASSES, judge_passes, note_conditions
 from control.audit.heartbeats import take_heartbeat
-from control.fleet.models import Node
+from control.fleet.models import Duty, Node
 from control.logs import log_event
 from control.pins.progress import note_applied
 from control.reconciler.deployed import Deployed
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
 from control.reconciler.grants import observe_missing
+from control.reconciler.health import pull_health
 from control.reconciler.identity import learn_identity, publish_keyring
 from control.reconciler.invitations import live_invitations, settle_invitations
 from control.reconciler.keys import ReconcilerKeys
+from control.reconciler.plans import answer_plan
 from control.reconciler.publication import publish_log
 from control.reconciler.receipts import pull_receipts
 from control.reconciler.revocations import observe_cut_off
@@ -39,6 +42,7 @@ FIRST_RETRY_S = 1.0
 LONGEST_REST_S = 5.0
 LETTERS_S = 1.5  # between two looks into a node's mailbox, while an invitation is open
 JITTER = 0.2  # of the interval, so that nodes are not asked all at once
+HEALTH_REST_S = 10.0  # a thousand changes in a row are no reason to ask a thousand times how a node is
 
 
 class NodeWorker:
@@ -73,6 +77,8 @@ class NodeWorker:
         # Those of the last pass, None where no invitation is open.
         self._letters: tuple[Letter, ...] | None = None
         self._preshared_keys = PresharedKeys(keys.seal)
+        self._reached = self._converged = False  # in this pass
+        self._health_due_at = 0.0
         self._due, self._revoking, self._granting = threading.Event(), threading.Event(), threading.Event()
         self._stopping = threading.Event()
         loops = {
@@ -107,9 +113,9 @@ class NodeWorker:
 
     def pass_once(self) -> str:
         """Make one pass; return the code of what went wrong, or an empty text. Never raises."""
+        self._reached = self._converged = False
         code = self._guard(self._pass)
-        seen = {} if code == UnavailableError.code else {"last_seen_at": timezone.now()}
-        Node.objects.filter(name=self.name).update(last_error=code, **seen)
+        self._guard(lambda: self._note_pass(code))
         return code
 
     def revoke_now(self) -> str:
@@ -123,7 +129,9 @@ class NodeWorker:
     def _pass(self) -> None:
         client, node = self._client, Node.objects.get(name=self.name)
         client.open()
-        learn_identity(node, client.identity(), self._keys.authority)
+        identity = client.identity()
+        self._reached = True
+        learn_identity(node, identity, self._keys.authority)
         keyring = publish_keyring(self._keyring, self._keys.log)
         # A node that refuses its bundle still has health and receipts to tell.
         steps = (
@@ -152,15 +160,37 @@ class NodeWorker:
             self._letters = letters
 
     def _store_health(self, node: Node) -> None:
-        Node.objects.filter(pk=node.pk).update(health=self._client.health())
+        if time.monotonic() >= self._health_due_at:
+            pull_health(node, self._client)
+            self._health_due_at = time.monotonic() + HEALTH_REST_S
+
+    def _note_pass(self, code: str) -> None:
+        """Keep how the pass went, and what that says is wrong."""
+        node, now = Node.objects.get(name=self.name), timezone.now()
+        node.last_error = code
+        if self._reached:
+            node.last_seen_at = now
+            node.drift_passes = 0 if self._converged else node.drift_passes + 1
+        node.save(update_fields=["last_error", "last_seen_at", "drift_passes"])
+        note_conditions(node, OF_PASSES, judge_passes(node, now), now)
 
     def _converge(self, node: Node) -> None:
         client = self._client
         state = client.state()
         verify_not_ahead(node, state.accepted)
-        send_missing_models(node, client, state.models)
-        started_at = time.monotonic()
-        bundle = number_bundle(node, observe_rows(node, self._preshared_keys))
+        # Before models are sent or anything is applied: what is shown is what would change now.
+        answer_plan(node, client, state, lambda: self._number(node), self._keys.bundle)
+        if node.duty != Duty.MAINTENANCE or not self._deployed.is_drained(state.accepted):
+            send_missing_models(node, client, state.models)
+            self._apply(node)
+        self._converged = True
+
+    def _number(self, node: Node) -> Bundle:
+        return number_bundle(node, observe_rows(node, self._preshared_keys))
+
+    def _apply(self, node: Node) -> None:
+        client, started_at = self._client, time.monotonic()
+        bundle = self._number(node)
         text = bundle.canonical_bytes().decode("utf-8")
         signature = sign_bundle(bundle, self._keys.bundle)
         render_ms = int((time.monotonic() - started_at) * 1000)
@@ -189,6 +219,8 @@ class NodeWorker:
 
     def _grant(self) -> None:
         node = Node.objects.get(name=self.name)
+        if node.duty == Duty.MAINTENANCE:
+            return
         clients = observe_missing(node, self._deployed.known_keys(), PresharedKeys(self._keys.seal))
         grant = self._deployed.number_grant(node.name, clients)
         if grant is None:

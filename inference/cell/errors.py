@@ -13,6 +13,7 @@ from typing import Final
 _REQUEST: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 RETRY_AFTER_S: Final = 2  # what `Retry-After` says where nobody knows better
+DRAINED_RETRY_AFTER_S: Final = 30  # people work on the node; clients' libraries obey up to a minute
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ TABLE: Final[dict[str, Entry]] = {
     "model_unavailable": Entry(503, _SERVER, "The pinned model cannot be served.", retry=True),
     "draining": Entry(
         503, _SERVER, "The server is stopping; a fresh one takes the next request.", retry=True
+    ),
+    "node_drained": Entry(
+        503, _SERVER, "This node is being taken out of service and opens no session.", retry=True
     ),
     "deadline_passed": Entry(503, _SERVER, "The answer took longer than it was given.", retry=True),
     "engine_failed": Entry(500, _SERVER, "The engine gave up on this request."),

@@ -2,7 +2,7 @@
 
 | exit code | meaning |
 |---|---|
-| 0 | idle, drained, revoked, or another model is the client's first now |
+| 0 | idle, drained, revoked, on a drained node, or another model is the client's first now |
 | 11 | the model's file, bytes or runtime are not the pinned ones |
 | 12 | the engine could not load the model, or its self-test failed |
 | 13 | the engine gave up while it served |
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 from appliance.core.errors import PinError
 from appliance.core.receipt import Confinement
 from inference.cell.busy import answer_waiting, serve_busy
-from inference.cell.errors import Refusal
+from inference.cell.errors import DRAINED_RETRY_AFTER_S, Refusal
 from inference.cell.exits import Exit
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ OnReady = Callable[[Callable[[], None]], None]
 
 __all__ = ["CellInputs", "Exit", "run_cell", "serve", "serve_busy", "settle"]
 
-_APOLOGY_S: Final = 2.0  # how long a cell without a model, or of a revoked client, answers before it exits
+_APOLOGY_S: Final = (
+    2.0  # how long a cell that cannot serve (no model, revoked, drained) answers before it exits
+)
 _FLUSH_S: Final = 10  # for a slow reader to take the rest of its last answer
 _STOP_FLUSH_S: Final = 1  # the same when the cell was told to stop
 
@@ -110,7 +112,10 @@ async def run_cell(inputs: CellInputs, load: EngineLoader, on_ready: OnReady) ->
     try:
         policy = PolicyFile(inputs.policy_file, inputs.client)
     except ClientRevokedError:
-        await _apologise(inputs, "invalid_api_key")
+        await _apologise(inputs, Refusal("invalid_api_key"))
+        return Exit.DONE
+    if policy.current.draining:  # it would load a model for no session
+        await _apologise(inputs, Refusal("node_drained", retry_after_s=DRAINED_RETRY_AFTER_S))
         return Exit.DONE
     verdict = Exit.DONE
     try:
@@ -120,7 +125,7 @@ async def run_cell(inputs: CellInputs, load: EngineLoader, on_ready: OnReady) ->
     except Exception as error:  # noqa: BLE001 - whatever the library raises, no model is served
         verdict = Exit.MODEL_REFUSED if isinstance(error, (PinError, IndexError)) else Exit.MODEL_FAILED
     if verdict is not Exit.DONE:
-        await _apologise(inputs, "model_unavailable")
+        await _apologise(inputs, Refusal("model_unavailable"))
         return verdict
     try:
         return await _run(inputs, policy, engine, on_ready)
@@ -183,5 +188,5 @@ async def _count_recent(cell: Cell) -> None:
         cell.rates.count(await cell.notary.recent())
 
 
-async def _apologise(inputs: CellInputs, code: str) -> None:
-    await asyncio.to_thread(answer_waiting, inputs.listener, Refusal(code), seconds=_APOLOGY_S)
+async def _apologise(inputs: CellInputs, refusal: Refusal) -> None:
+    await asyncio.to_thread(answer_waiting, inputs.listener, refusal, seconds=_APOLOGY_S)

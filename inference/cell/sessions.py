@@ -21,7 +21,7 @@ from appliance.core.names import random_id
 from appliance.core.policy import DeviceAccess
 from appliance.core.receipt import Confinement, Draft, End, Erase, Opening, RuntimeFacts, SignedReceipt
 from inference.cell.engine_protocol import CellEngine
-from inference.cell.errors import Refusal
+from inference.cell.errors import DRAINED_RETRY_AFTER_S, Refusal
 from inference.cell.notary import Notary, NotaryUnavailableError, Opened, QuotaError
 from inference.cell.policy_file import PolicyFile
 from inference.cell.work import Work
@@ -179,8 +179,11 @@ class Sessions:
             asks: What it needs of the client's budgets of the day; None: its share of them.
 
         Raises:
-            Refusal: `too_many_sessions`, `no_stream`, `queue_full`, `draining`, `notary_unavailable`, `insufficient_quota`.
+            Refusal: `node_drained`, `too_many_sessions`, `no_stream`, `queue_full`, `draining`, `notary_unavailable`,
+                `insufficient_quota`.
         """
+        if self._policy.current.draining:
+            raise Refusal("node_drained", retry_after_s=DRAINED_RETRY_AFTER_S)
         taken = self._opening + sum(len(session.streams) for session in self)
         if taken + streams > self._policy.current.limits.sessions:
             raise Refusal("too_many_sessions")

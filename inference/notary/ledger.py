@@ -47,6 +47,7 @@ class Ledger:
         open: Receipt id to what was said when its session was opened.
         past: Digest over all receipts so far (`extend_past`).
         spent: Pseudonym to what the client's sessions of its last day count for.
+        tokens: Completion tokens of the receipts that were written in this run.
     """
 
     node: str
@@ -55,6 +56,7 @@ class Ledger:
     open: dict[str, OpenRecord] = field(default_factory=dict)
     past: str = ZERO_DIGEST
     spent: dict[str, Spent] = field(default_factory=dict)
+    tokens: int = 0
 
     def replay_open(self, record: OpenRecord) -> None:
         """Take over an open record of the journal."""
@@ -112,6 +114,7 @@ class Stage:
     closed: set[str] = field(default_factory=set)
     past: str = ""
     spent: dict[str, Spent] = field(default_factory=dict)
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         self.past = self.ledger.past
@@ -163,6 +166,7 @@ class Stage:
         self.heads[client] = Head(made.seq, digest)
         self.past = extend_past(self.past, digest)
         self.closed.add(receipt)
+        self.tokens += draft.completion_tokens
         return content
 
     def _settle(self, record: OpenRecord, draft: Draft) -> None:
@@ -185,5 +189,6 @@ class Stage:
         self.ledger.heads.update(self.heads)
         self.ledger.open.update(self.opened)
         self.ledger.past = self.past
+        self.ledger.tokens += self.tokens
         for receipt in self.closed:
             del self.ledger.open[receipt]

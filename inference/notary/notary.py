@@ -121,6 +121,7 @@ class Notary:
             "boot": self.boot,
             "records": len(self.archive),
             "open": len(self.archive.ledger.open),
+            "tokens": self.archive.ledger.tokens,
             "waiting": self.archive.waiting,
             "bytes": self.archive.size,
             "max_bytes": self.archive.max_bytes,

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from appliance.core.bundle import Bundle
 from appliance.core.errors import HostError, PinError, UnavailableError
@@ -106,6 +106,19 @@ class ModelStore:
                     path.unlink()
                     removed.append(sha256)
         return removed
+
+    def observe(self, bundle: Bundle | None) -> list[dict[str, str]]:
+        """Return digest and state of every file that a bundle pins: `verified` in this boot, `reading` until it is, or `failed`."""
+        pinned = sorted({file.sha256 for pin in bundle.pins for file in pin.files}) if bundle else []
+        return [{"sha256": sha256, "state": self._state(sha256)} for sha256 in pinned]
+
+    def _state(self, sha256: str) -> Literal["verified", "reading", "failed"]:
+        try:
+            with (self._folder / sha256).open("rb") as file:
+                hashed = is_hashed(file.fileno(), self._folder, sha256, read_boot_id())
+        except OSError:
+            return "failed"
+        return "verified" if hashed else "reading"
 
     def _note(self, path: Path, sha256: str) -> None:
         """Note a file whose bytes were hashed while they were written, to a name that nobody but root could open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -10,12 +11,20 @@ from appliance import __version__
 from appliance.core.errors import UsageError
 from appliance.core.hashed import read_boot_id
 from appliance.core.node import NodePaths, NodeSettings
-from netops.agent.health import observe_health
+from netops.agent.health import (
+    ask_notary,
+    now_text,
+    observe_host,
+    observe_serving,
+    sort_peers,
+    summarise_tunnel,
+)
 from netops.agent.identity import Identity
 from netops.agent.memory import Memory, Signed
 from netops.agent.models import ModelStore
 from netops.agent.passes import Passes
 from netops.agent.published import MAX_FILES, PublishedLog
+from netops.agent.rate import TokenRate
 from netops.world import World
 
 MAX_RECEIPTS = 10_000
@@ -33,6 +42,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "revoke": {"revocation": str, "signature": str},
     "grant": {"grant": str, "signature": str},
     "health": {},
+    "peers": {},
     "receipts": {"after": int, "limit": int},
     "heartbeat": {"nonce": str},
     "admitted": {"position": int},
@@ -64,6 +74,7 @@ class Operations:
         self._identity = identity
         self._passes = passes
         self._published = PublishedLog(paths.log)
+        self._rate = TokenRate()
         self._handlers: Mapping[str, Callable[..., dict[str, Any]]] = {
             "identity": self._identify,
             "state": self._state,
@@ -73,6 +84,7 @@ class Operations:
             "revoke": self._revoke,
             "grant": self._grant,
             "health": self._health,
+            "peers": self._peers,
             "receipts": self._receipts,
             "heartbeat": self._heartbeat,
             "admitted": self._admitted,
@@ -146,12 +158,23 @@ class Operations:
         return {"added": granted.added, "milliseconds": granted.milliseconds}
 
     def _health(self) -> dict[str, Any]:
+        world, notary = self._world, ask_notary(self._world.notary)
         return {
             "node": self._settings.node,
             "boot": read_boot_id(),
+            "appliance": __version__,
             "accepted": self._accepted(),
-            **observe_health(self._paths, self._world.cells, self._world.notary),
+            **observe_host(self._paths),
+            **observe_serving(self._paths, world.cells, notary),
+            "tokens_per_s": self._rate.note(int(notary.get("tokens", 0)), time.monotonic()),
+            "tunnel": summarise_tunnel(world.tunnel.observe(), int(time.time())),
+            "nginx": world.web.pid() is not None,
+            "models": self._models.observe(self._memory.bundle),
+            "clock": now_text(),  # last: control compares it with its own
         }
+
+    def _peers(self) -> dict[str, Any]:
+        return sort_peers(self._world.tunnel.observe().peers, int(time.time()))
 
     def _receipts(self, after: int, limit: int) -> dict[str, Any]:
         if after < 0 or not 1 <= limit <= MAX_RECEIPTS:

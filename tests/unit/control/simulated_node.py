@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,52 @@ from appliance.core.receipt import (
     RuntimeFacts,
     SignedReceipt,
     sign_receipt,
+    timestamp,
 )
 from netops.mailbox.roster import render_roster
 from netops.mailbox.spool import clear_letters, read_letters
 
 BOOT = "b" * 32
+GIB = 2**30
+
+
+def report(name: str = "node-a", /, **changes: Any) -> dict[str, Any]:
+    """A node's health, all well but for the changes."""
+    return {
+        "node": name,
+        "boot": BOOT,
+        "appliance": "0.1.0",
+        "accepted": None,
+        "uptime_s": 60,
+        "cores": 4,
+        "load": [1000, 500, 250],
+        "memory": {"total_bytes": 8 * GIB, "available_bytes": 6 * GIB},
+        "swap": False,
+        "disks": [
+            {"name": "root", "total_bytes": 100 * GIB, "free_bytes": 50 * GIB},
+            {"name": "receipts", "total_bytes": 10 * GIB, "free_bytes": 4 * GIB},
+        ],
+        "temperature_c": 41,
+        "gpus": [
+            {
+                "index": 0,
+                "memory_total_bytes": 80 * GIB,
+                "memory_used_bytes": 20 * GIB,
+                "utilisation_percent": 35,
+                "temperature_c": 55,
+            }
+        ],
+        "cells": [{"client": "acme", "pid": 4242, "rss_bytes": GIB, "confined": True}],
+        "seats": {"total": 2, "taken": 1},
+        "queue": 0,
+        "notary": {"up": True, "records": 7, "sessions": 3, "waiting": 1, "bytes": 900, "max_bytes": 10_000},
+        "tokens_per_s": 20,
+        "tunnel": {"kind": "kernel", "up": True, "connected": 1, "stale": 1, "never_seen": 1},
+        "nginx": True,
+        "models": [{"sha256": "1" * 64, "state": "verified"}],
+        "clock": timestamp(datetime.now(UTC)),
+        **changes,
+    }
 
 
 @dataclass
@@ -62,7 +104,10 @@ class SimulatedNode:
     places: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, float]] = field(default_factory=list)
     mailbox: Path | None = None  # folder that holds guests.json and the spool
-    health: dict[str, Any] = field(default_factory=lambda: {"uptime_s": 1})
+    health: dict[str, Any] = field(default_factory=dict)
+    connected: list[dict[str, Any]] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    fails_at_apply: ApplianceError | None = None
 
     def __post_init__(self) -> None:
         self.receipt_key = Ed25519PrivateKey.generate()
@@ -176,6 +221,8 @@ class SimulatedNode:
         return {"stored": True}
 
     def op_apply(self, bundle: str, signature: str) -> dict[str, Any]:
+        if self.fails_at_apply is not None:
+            raise self.fails_at_apply
         with self._lock:
             accepted = verify_bundle(
                 bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
@@ -216,7 +263,17 @@ class SimulatedNode:
         return {"added": sorted(added), "milliseconds": 1}
 
     def op_health(self) -> dict[str, Any]:
-        return self.health
+        return report(self.name, **self.health)
+
+    def op_peers(self) -> dict[str, Any]:
+        return {"connected": self.connected, "stale": self.stale}
+
+    def op_plan(self, bundle: str, signature: str) -> dict[str, Any]:
+        wanted = verify_bundle(
+            bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+        )
+        keys = {device.public_key for client in wanted.clients for device in client.devices}
+        return {"actions": [f"add peer {key}" for key in sorted(keys - self.peers.keys())]}
 
     def op_receipts(self, after: int, limit: int) -> dict[str, Any]:
         if after > len(self.journal):

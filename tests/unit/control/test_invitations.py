@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_cast import manifest_for, new_public_key, node_request
+from control_cast import new_public_key, node_request, store_pin
 from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -36,7 +36,6 @@ from control.clients.requests import NewClient, NewDevice, NewInvitation
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
-from control.pins.services import NewPin, add_pin
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.service import Reconciler
 from netops.mailbox.http import Mailbox
@@ -49,9 +48,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Site:
     """A control with one node, whose mailbox is the real one without NGINX and tunnel."""
 
-    def __init__(self, keys: ReconcilerKeys, folder: Path, pinned_file: Path) -> None:
+    def __init__(self, keys: ReconcilerKeys, folder: Path) -> None:
         add_node(NewNode.parse(node_request()))
-        add_pin(NewPin(manifest=manifest_for(pinned_file.read_bytes()), file=str(pinned_file)))
+        store_pin(b"GGUF weights of no model")
         (folder / "spool").mkdir()
         self.node = SimulatedNode("node-a", public_text(keys.bundle), mailbox=folder)
         self.keys = keys
@@ -126,8 +125,8 @@ class Post:
 
 
 @pytest.fixture
-def site(keys: ReconcilerKeys, transactional_db: None, tmp_path: Path, pinned_file: Path) -> Site:
-    return Site(keys, tmp_path, pinned_file)
+def site(keys: ReconcilerKeys, transactional_db: None, tmp_path: Path) -> Site:
+    return Site(keys, tmp_path)
 
 
 @pytest.fixture(autouse=True)

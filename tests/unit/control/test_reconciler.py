@@ -187,7 +187,7 @@ def test_the_node_is_met_once_and_gets_models_and_a_certificate(
     assert names.get_values_for_type(x509.DNSName) == ["node-a.appliance.internal"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["10.77.0.1", "fd00:77::1"]
     assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days == 397
-    assert node.health == {"uptime_s": 1}
+    assert node.health["uptime_s"] == 60
     keyring = Keyring.parse_canonical(settings.PATHS.keyring.read_bytes().strip())
     assert keyring.body.nodes[0].public_key == public_text(node_a.receipt_key)
     # A second pass changes nothing: the same generation, the same bytes, no upload.
@@ -333,7 +333,7 @@ def test_a_journal_that_became_shorter_is_an_alarm_and_is_read_anew(
 def test_a_node_that_breaks_the_protocol_shows_a_code_and_stops_nothing(
     keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    node_a.health = {"load": 0.5}  # integers only
+    node_a.health = {"load": [0.5, 1, 1]}  # integers only
     node_a.issue_receipt("a" * 64)
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
     assert ReceiptRecord.objects.count() == 1
