@@ -4,6 +4,7 @@ Files, in NodePaths.state (0700):
     accepted.json     epoch, generation and digest of the newest bundle that is in force
     bundle.json       that bundle's text and signature, applied again at start while control may be down
     revocations.json  what must stay away although the accepted bundle holds it
+    raised.json       the epoch that the restore key raised this node to
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from appliance.core.bundle import Accepted, Bundle, Generation
+from appliance.core.bundle import Accepted, Bundle, Generation, node_epoch
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import Key32, Name
 from appliance.core.schema import Closed
@@ -43,6 +44,10 @@ class Removed(Closed):
         return self.epoch == bundle.epoch and self.generation >= bundle.generation
 
 
+class _RaisedFile(Closed):
+    epoch: Generation
+
+
 class _RemovedFile(Closed):
     removed: Annotated[tuple[Removed, ...], Field(max_length=100_000)]
 
@@ -66,10 +71,12 @@ class Memory:
         self._accepted_file = folder / "accepted.json"
         self._bundle_file = folder / "bundle.json"
         self._removed_file = folder / "revocations.json"
+        self._raised_file = folder / "raised.json"
         self._lock = threading.Lock()
         self._mark = 0
         self._accepted = self._read_accepted()
         self._removed = self._read_removed()
+        self._raised = self._read_raised()
         self._bundle: Bundle | None = None
         self._signed: Signed | None = None
 
@@ -77,6 +84,16 @@ class Memory:
     def accepted(self) -> Accepted | None:
         """What was accepted last."""
         return self._accepted
+
+    @property
+    def raised(self) -> int:
+        """The epoch that the restore key raised this node to last, 0 if it never did."""
+        return self._raised
+
+    @property
+    def epoch(self) -> int:
+        """The node's epoch, 0 before its first bundle."""
+        return node_epoch(self._accepted, self._raised)
 
     @property
     def bundle(self) -> Bundle | None:
@@ -123,6 +140,12 @@ class Memory:
                 self._save_removed()
         return accepted
 
+    def raise_epoch(self, epoch: int) -> None:
+        """Remember a raised epoch, verified by the caller; in force once it is on the disk."""
+        with self._lock:
+            write_atomic(self._raised_file, _RaisedFile(epoch=epoch).canonical_bytes(), 0o600, durable=True)
+            self._raised = epoch
+
     def remove(self, removed: Removed) -> None:
         """Remember a removal; in force at once, on the disk after `save`."""
         if not removed.public_keys and not removed.clients:
@@ -155,6 +178,15 @@ class Memory:
             return Accepted.parse_canonical(data)
         except RefusedError as error:
             raise _damaged(self._accepted_file) from error
+
+    def _read_raised(self) -> int:
+        data = read_or_none(self._raised_file)
+        if data is None:
+            return 0
+        try:
+            return _RaisedFile.parse_canonical(data).epoch
+        except RefusedError as error:
+            raise _damaged(self._raised_file) from error
 
     def _read_removed(self) -> tuple[Removed, ...]:
         data = read_or_none(self._removed_file)

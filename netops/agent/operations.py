@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from appliance import __version__
 from appliance.core.errors import UsageError
+from appliance.core.names import encode_base64
 from appliance.core.node import NodePaths, NodeSettings
 from netops.agent.health import observe_health
 from netops.agent.identity import Identity, boot_id
@@ -30,11 +31,13 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "plan": {"bundle": str, "signature": str},
     "apply": {"bundle": str, "signature": str},
     "revoke": {"revocation": str, "signature": str},
+    "raise": {"statement": str, "signature": str},
     "health": {},
     "receipts": {"after": int, "limit": int},
     "heartbeat": {"nonce": str},
     "admitted": {"position": int},
     "publish": {"files": dict, "checkpoint": str},
+    "published": {"path": str},
     "places": {"places": list},
 }
 
@@ -68,11 +71,13 @@ class Operations:
             "plan": self._plan,
             "apply": self._apply,
             "revoke": self._revoke,
+            "raise": self._raise,
             "health": self._health,
             "receipts": self._receipts,
             "heartbeat": self._heartbeat,
             "admitted": self._admitted,
             "publish": self._publish,
+            "published": self._show_published,
             "places": self._places,
         }
 
@@ -107,7 +112,12 @@ class Operations:
         }
 
     def _state(self) -> dict[str, Any]:
-        return {"accepted": self._accepted(), "boot": boot_id(), "models": self._models.digests()}
+        return {
+            "accepted": self._accepted(),
+            "boot": boot_id(),
+            "epoch": self._memory.epoch,
+            "models": self._models.digests(),
+        }
 
     def _accepted(self) -> dict[str, Any] | None:
         accepted = self._memory.accepted
@@ -136,6 +146,9 @@ class Operations:
         revoked = self._passes.revoke(Signed(revocation, signature))
         return {"removed": revoked.removed, "ended": revoked.ended, "milliseconds": revoked.milliseconds}
 
+    def _raise(self, statement: str, signature: str) -> dict[str, Any]:
+        return {"epoch": self._passes.raise_epoch(Signed(statement, signature))}
+
     def _health(self) -> dict[str, Any]:
         return {
             "node": self._settings.node,
@@ -162,6 +175,10 @@ class Operations:
         if len(files) > MAX_FILES or not all(isinstance(text, str) for text in files.values()):
             raise UsageError(f"`files` are at most {MAX_FILES} tiles in base64")
         return {"size": self._published.publish(files, checkpoint)}
+
+    def _show_published(self, path: str) -> dict[str, Any]:
+        data = self._published.read(path)
+        return {"data": None if data is None else encode_base64(data)}
 
 
 def _check_fields(fields: Mapping[str, Any], schema: Mapping[str, type]) -> None:

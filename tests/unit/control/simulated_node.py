@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core import canonical, signing
-from appliance.core.bundle import Accepted, Bundle, verify_bundle, verify_revocation
+from appliance.core.bundle import Accepted, Bundle, node_epoch, verify_bundle, verify_revocation
+from appliance.core.epoch import verify_statement
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.heartbeat import Heartbeat, extend_past, sign_heartbeat
 from appliance.core.names import ZERO_DIGEST, encode_base64, random_id
@@ -58,6 +59,8 @@ class SimulatedNode:
     places: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, float]] = field(default_factory=list)
     health: dict[str, Any] = field(default_factory=lambda: {"uptime_s": 1})
+    restore_key: str | None = None
+    raised: int = 0
 
     def __post_init__(self) -> None:
         self.receipt_key = Ed25519PrivateKey.generate()
@@ -162,7 +165,20 @@ class SimulatedNode:
 
     def op_state(self) -> dict[str, Any]:
         accepted = self.accepted.model_dump() if self.accepted else None
-        return {"accepted": accepted, "boot": BOOT, "models": sorted(self.models)}
+        epoch = node_epoch(self.accepted, self.raised)
+        return {"accepted": accepted, "boot": BOOT, "epoch": epoch, "models": sorted(self.models)}
+
+    def op_raise(self, statement: str, signature: str) -> dict[str, Any]:
+        with self._lock:
+            raised = verify_statement(
+                statement.encode(),
+                signature,
+                restore_key=self.restore_key,
+                bundle_key=self.bundle_key,
+                epoch=node_epoch(self.accepted, self.raised),
+            )
+            self.raised = raised.epoch
+        return {"epoch": self.raised}
 
     def op_model(self, sha256: str, content: bytes) -> dict[str, Any]:
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -173,7 +189,12 @@ class SimulatedNode:
     def op_apply(self, bundle: str, signature: str) -> dict[str, Any]:
         with self._lock:
             accepted = verify_bundle(
-                bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+                bundle.encode(),
+                signature,
+                public_key=self.bundle_key,
+                node=self.name,
+                accepted=self.accepted,
+                raised=self.raised,
             )
             time.sleep(self.apply_s)
             self.bundle = accepted
@@ -193,6 +214,9 @@ class SimulatedNode:
         )
         removed = [key for key in asked.public_keys if self.peers.pop(key, None) is not None]
         return {"removed": removed, "ended": list(asked.clients), "milliseconds": 1}
+
+    def op_observe(self) -> dict[str, Any]:
+        return {"peers": [{"public_key": key, "preshared": True} for key in self.peers]}
 
     def op_health(self) -> dict[str, Any]:
         return self.health
@@ -234,6 +258,11 @@ class SimulatedNode:
         if checkpoint:
             self.checkpoint = checkpoint
         return {"size": self.log_size}
+
+    def op_published(self, path: str) -> dict[str, Any]:
+        if path == "checkpoint":
+            return {"data": encode_base64(self.checkpoint.encode()) if self.checkpoint else None}
+        return {"data": self.tiles.get(path)}
 
     @property
     def log_size(self) -> int:
