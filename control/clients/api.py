@@ -12,6 +12,8 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from appliance.core.client_configuration import ClientConfiguration
+from control.api.etags import etag_of
+from control.api.idempotency import idempotent
 from control.api.openapi import Spoken
 from control.clients.enrolment import add_device
 from control.clients.models import Client, Device
@@ -59,11 +61,18 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
     """`/clients`: list, create, retrieve, suspend, resume, revoke."""
 
     queryset = Client.objects.select_related("home")
-    speaks: ClassVar = {"create": Spoken(body=NewClient, status=201)}
+    speaks: ClassVar = {"create": Spoken(body=NewClient, status=201), "retrieve": Spoken(tagged=True)}
     serializer_class = ClientShape
     lookup_field = "name"
     lookup_value_regex = "[a-z0-9-]{1,32}"
 
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return one, with the tag that changing its limits takes."""
+        response = super().retrieve(request, *args, **kwargs)
+        response["ETag"] = etag_of(response.data)
+        return response
+
+    @idempotent()
     def create(self, request: Request) -> Response:
         """Create a client from a `NewClient`."""
         client = create_client(NewClient.parse(request.data))
@@ -108,6 +117,7 @@ class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
         chosen = DeviceFilter.parse_query(self.request.query_params)
         return devices.filter(client__name=chosen.client) if chosen.client else devices
 
+    @idempotent(shown_once="revoke the device, then add it anew under another name")
     def create(self, request: Request) -> Response:
         """Add a device from a `NewDevice`; the answer is the one copy of its `ClientConfiguration`."""
         configuration = add_device(NewDevice.parse(request.data))

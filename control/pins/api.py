@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from control.api.idempotency import idempotent
 from control.api.openapi import Spoken
 from control.pins.models import ModelPin
 from control.pins.services import NewPin, add_pin
@@ -31,6 +32,7 @@ class PinView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[M
     lookup_field = "pin_id"
     lookup_value_regex = "[0-9a-f]{64}"
 
+    @idempotent()
     def create(self, request: Request) -> Response:
         """Pin a model from a `NewPin`; its files must be on the management machine already."""
         pin = add_pin(NewPin.parse(request.data))
