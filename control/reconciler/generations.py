@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from django.db import transaction
 from django.utils import timezone
 
@@ -11,6 +13,7 @@ from control.audit.models import AlarmKind
 from control.audit.services import raise_alarm
 from control.fleet.models import BundleRecord, Node, current_epoch
 from control.reconciler.render import Rows, number_content, render_content
+from provisioning.answers import State
 
 
 def number_bundle(node: Node, rows: Rows) -> Bundle:
@@ -38,7 +41,7 @@ def number_bundle(node: Node, rows: Rows) -> Bundle:
     return bundle
 
 
-def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
+def verify_not_ahead(node: Node, state: State) -> None:
     """Check that the node accepted nothing this control has no record of; return None or raise.
 
     After control was restored from an old backup a node is ahead of it. Sending what control remembers would be
@@ -47,18 +50,25 @@ def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
     Raises:
         RefusedError: If the node is ahead; an alarm is raised too.
     """
+    accepted = state.accepted
+    if state.epoch > current_epoch():
+        _refuse_ahead(node, str(state.epoch))
     if accepted is None:
         return
     record = BundleRecord.objects.filter(
         node=node, epoch=accepted.epoch, generation=accepted.generation, digest=accepted.digest
     )
     if not record.exists() and accepted.epoch >= current_epoch():
-        raise_alarm(node, AlarmKind.NODE_AHEAD, f"{accepted.epoch}.{accepted.generation}")
-        raise RefusedError(
-            "the node accepted a bundle that this control has no record of",
-            field="accepted",
-            hint="was control restored from a backup? then raise the epoch",
-        )
+        _refuse_ahead(node, f"{accepted.epoch}.{accepted.generation}")
+
+
+def _refuse_ahead(node: Node, subject: str) -> NoReturn:
+    raise_alarm(node, AlarmKind.NODE_AHEAD, subject)
+    raise RefusedError(
+        "the node accepted a bundle that this control has no record of",
+        field="accepted",
+        hint="was control restored from a backup? appliance control epoch raise",
+    )
 
 
 def record_accepted(node: Node, accepted: Accepted) -> None:

@@ -16,6 +16,9 @@ from appliance.core.bundle import sign_bundle, sign_revocation
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.receipt import Keyring
 from control.audit.heartbeats import take_heartbeat
+from control.backup.epochs import bring_epoch
+from control.backup.manifest import Restored
+from control.backup.restored import verify_raised
 from control.fleet.models import Node
 from control.logs import log_event
 from control.reconciler.generations import number_bundle, record_accepted, verify_not_ahead
@@ -44,6 +47,7 @@ class NodeWorker:
         keyring: Where the keys that verify receipts are published.
         log: Folder of the log of receipts.
         interval_s: Between two periodic passes, before jitter.
+        restored: What a restore left; until the epoch was raised no bundle is sent.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class NodeWorker:
         keyring: Path,
         log: Path,
         interval_s: float,
+        restored: Restored | None = None,
     ) -> None:
         self.name = name
         self._client = client
@@ -62,6 +67,7 @@ class NodeWorker:
         self._keyring = keyring
         self._log = log
         self._interval_s = interval_s
+        self._restored = restored
         self._deployed = Deployed()
         self._preshared_keys = PresharedKeys(keys.seal)
         self._due, self._urgent = threading.Event(), threading.Event()
@@ -128,8 +134,10 @@ class NodeWorker:
 
     def _converge(self, node: Node) -> None:
         client = self._client
+        verify_raised(self._restored)
         state = client.state()
-        verify_not_ahead(node, state.accepted)
+        verify_not_ahead(node, state)
+        bring_epoch(client, state)
         send_missing_models(client, state.models)
         bundle = number_bundle(node, observe_rows(node, self._preshared_keys))
         text = bundle.canonical_bytes().decode("utf-8")
