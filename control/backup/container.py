@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -30,6 +30,14 @@ _PIECE: Final = 2**20
 _LEVEL: Final = (
     1  # of gzip: a database of receipts becomes a third; level 9 takes ten times as long for a tenth less
 )
+
+
+class Content(Protocol):
+    """What is in a file, read from its beginning to its end."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, none at the end."""
+
 
 Progress = Callable[[int], None]
 """Told how many bytes more were read of what is backed up or restored."""
@@ -51,7 +59,7 @@ class Packer:
         """Add a file."""
         self.add_stream(path, len(content), io.BytesIO(content))
 
-    def add_stream(self, path: str, size: int, stream: IO[bytes]) -> None:
+    def add_stream(self, path: str, size: int, stream: Content) -> None:
         """Add a file of a known size. Raises RefusedError if its path is none of a backup's."""
         hashing = _Hashing(stream, self.progress)
         self.tar.addfile(_entry(path, size), hashing)
@@ -74,7 +82,7 @@ def packing(file: BinaryIO, lock: Lock, progress: Progress) -> Iterator[Packer]:
     cipher.finish()
 
 
-Take = Callable[[str, int, IO[bytes]], None]
+Take = Callable[[str, int, Content], None]
 """Takes a file of a backup: its path, its size, its content, which must be read to the end."""
 
 
@@ -144,16 +152,13 @@ def _verify(members: list[Member], last: dict[str, bytes], bundle_key: bytes) ->
     return Unpacked(manifest, key)
 
 
-class _Hashing(io.RawIOBase):
+class _Hashing:
     """Reads a stream, its SHA-256 with it."""
 
-    def __init__(self, stream: IO[bytes], progress: Progress) -> None:
+    def __init__(self, stream: Content, progress: Progress) -> None:
         self._stream = stream
         self._hash = hashlib.sha256()
         self._progress = progress
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)

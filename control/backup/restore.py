@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import psycopg
 
@@ -27,7 +27,7 @@ from appliance.transparency.checkpoint import Checkpoint, Policy
 from appliance.transparency.note import Note, VerifierKey
 from appliance.transparency.tiles import load_tile
 from control.backup.age import Unlock
-from control.backup.container import Progress, Unpacked, unpack
+from control.backup.container import Content, Progress, Unpacked, unpack
 from control.backup.manifest import Manifest
 from control.backup.restored import read_restored
 from control.backup.snapshot import (
@@ -99,7 +99,7 @@ def _unpack_and_check(
 ) -> Unpacked:
     make_folders(ControlPaths(folder))
 
-    def take(path: str, size: int, content: IO[bytes]) -> None:
+    def take(path: str, size: int, content: Content) -> None:
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
