@@ -45,6 +45,8 @@ API: dict[tuple[str, str], set[Role]] = {
     ("GET", "nodes"): ALL,
     ("POST", "nodes"): CHANGES,
     ("GET", "nodes/node-a"): ALL,
+    ("GET", "nodes/node-a/settings"): ALL,
+    ("PATCH", "nodes/node-a/settings"): CHANGES,
     ("GET", "pins"): ALL,
     ("POST", "pins"): CHANGES,
     ("GET", f"pins/{'0' * 64}"): ALL,
