@@ -135,6 +135,7 @@ class ControlPaths:
     | log/ | 0755 R | reconciler | web; may be served to anybody |
     | models/ | 2770 R:W | `model import`, `retire` | reconciler (sends) |
     | run/hints.sock | 0660 R:W | reconciler | web (sends) |
+    | restored.json | 0644 | a restore | reconciler: what it may not do yet |
     """
 
     state: Path
@@ -206,6 +207,18 @@ class ControlPaths:
     @property
     def keyring(self) -> Path:
         return self.public / "receipt-keys.json"
+
+    @property
+    def restore_public(self) -> Path:
+        return self.public / "restore.pub"
+
+    @property
+    def backup_recipient(self) -> Path:
+        return self.public / "backup.recipient"
+
+    @property
+    def restored(self) -> Path:
+        return self.state / "restored.json"
 
 
 def read_config(path: Path | None = None) -> ControlConfig:

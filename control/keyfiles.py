@@ -157,6 +157,22 @@ def rotate_log_keys(paths: ControlPaths) -> None:
         write_atomic(paths.keys / name, _private_text(name, _MAKERS[name]()), 0o600, durable=True)
 
 
+def replace_log_keys(paths: ControlPaths) -> LogSigner:
+    """Give another log keys and a name of its own in the place of this one's, which are gone then: that log is over. Safe to repeat.
+
+    Raises:
+        HostError: If a key cannot be written, or is another user's.
+    """
+    _verify_owner(paths)
+    for name in LOG_KEYS:
+        write_atomic(paths.keys / name, _private_text(name, _MAKERS[name]()), 0o600, durable=True)
+        (paths.keys / f"{RETIRING}{name}").unlink(missing_ok=True)
+    paths.log_keys.unlink(missing_ok=True)
+    signer = read_log_signer(paths)
+    publish_log_keys(paths, signer)
+    return signer
+
+
 def retire_log_keys(paths: ControlPaths) -> None:
     """Remove the keys before the log's own.
 

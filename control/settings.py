@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "control.clients",
     "control.audit",
     "control.transparency",
+    "control.backup",
     "control.api",
 ]
 MIDDLEWARE = [

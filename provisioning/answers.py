@@ -29,10 +29,11 @@ class Identity(Closed):
 
 
 class State(Closed):
-    """What the node accepted last, and which model files it holds."""
+    """What the node accepted last, its epoch (0 before the first bundle), and which model files it holds."""
 
     accepted: Accepted | None
     boot: Hex128
+    epoch: Count
     models: Annotated[tuple[Digest, ...], Field(max_length=4096)]
 
 
@@ -40,6 +41,12 @@ class Stored(Closed):
     """Whether a model file was stored; False if the node had it."""
 
     stored: bool
+
+
+class Raised(Closed):
+    """The epoch that the node is in now."""
+
+    epoch: Count
 
 
 class Planned(Closed):
@@ -123,6 +130,12 @@ class Published(Closed):
     """Size of the log that the node publishes."""
 
     size: Count
+
+
+class PublishedFile(Closed):
+    """A file of the log that the node publishes, in base64; None if it is not there."""
+
+    data: Annotated[str, StringConstraints(max_length=65_536)] | None
 
 
 class Placed(Closed):

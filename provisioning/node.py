@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from appliance.core.errors import HostError, RefusedError, UnavailableError
 from appliance.core.health import Health, Peers
 from appliance.core.heartbeat import SignedHeartbeat
+from appliance.core.names import decode_base64
 from appliance.core.schema import Closed
 from provisioning.answers import (
     Admitted,
@@ -22,6 +23,8 @@ from provisioning.answers import (
     Placed,
     Planned,
     Published,
+    PublishedFile,
+    Raised,
     Receipts,
     Revoked,
     State,
@@ -147,6 +150,10 @@ class NodeClient:
         fields = {"revocation": revocation, "signature": signature}
         return _parse(Revoked, self._revocations.ask("revoke", fields, REVOKE_S))
 
+    def raise_epoch(self, statement: str, signature: str) -> int:
+        """Send the restore key's word that the node goes on in a higher epoch; return the epoch it is in."""
+        return self._ask(Raised, "raise", {"statement": statement, "signature": signature}).epoch
+
     def grant(self, grant: str, signature: str) -> Granted:
         """Let devices in, on the lane of its own."""
         return _parse(Granted, self._grants.ask("grant", {"grant": grant, "signature": signature}, GRANT_S))
@@ -178,6 +185,14 @@ class NodeClient:
     def publish(self, files: dict[str, str], checkpoint: str) -> int:
         """Send tiles of the log, path to base64, or its checkpoint; return the size that the node publishes now."""
         return self._ask(Published, "publish", {"files": files, "checkpoint": checkpoint}).size
+
+    def published(self, path: str) -> bytes | None:
+        """Return a file of the log as the node publishes it, `checkpoint` or a tile; None if it is not there."""
+        data = self._ask(PublishedFile, "published", {"path": path}).data
+        try:
+            return None if data is None else decode_base64(data)
+        except ValueError as error:
+            raise RefusedError("the node's answer is not base64", field="data") from error
 
     def places(self, places: list[tuple[str, int]]) -> int:
         """Tell where in the log receipts of the node are; return the place below which it knows them all."""

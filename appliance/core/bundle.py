@@ -185,7 +185,7 @@ class Bundle(Closed):
     Attributes:
         v: Schema version.
         node: The node it is for.
-        epoch: Raised only after control was restored from a backup.
+        epoch: Raised only after control was restored from a backup, and with the restore key alone (`appliance.core.epoch`).
         generation: Grows by at least one with each bundle of an epoch.
         previous: SHA-256 of the canonical bytes of the bundle before it, null for the first.
         seats: How many cells may run at once.
@@ -281,7 +281,7 @@ def sign_grant(grant: Grant, key: Ed25519PrivateKey) -> str:
 
 
 def verify_bundle(
-    data: bytes, signature: str, *, public_key: str, node: str, accepted: Accepted | None
+    data: bytes, signature: str, *, public_key: str, node: str, accepted: Accepted | None, raised: int = 0
 ) -> Bundle:
     """Return the bundle if this node may apply it.
 
@@ -294,6 +294,7 @@ def verify_bundle(
         public_key: Control's bundle key, canonical base64.
         node: This node's name.
         accepted: What this node accepted last, None on a fresh node.
+        raised: The epoch that the restore key raised this node to last, 0 if it never did.
 
     Raises:
         BundleError: Naming the field; nothing may be changed on the node then.
@@ -303,7 +304,7 @@ def verify_bundle(
     if bundle.node != node:
         raise BundleError("the bundle is for another node", field="node")
     verify_consistency(bundle)
-    _verify_order(bundle, accepted)
+    _verify_order(bundle, accepted, raised)
     return bundle
 
 
@@ -355,21 +356,29 @@ def _verify_signed(data: bytes, signature: str, public_key: str, purpose: signin
         raise BundleError("not signed by this node's control", field="signature") from refused
 
 
-def _verify_order(bundle: Bundle, accepted: Accepted | None) -> None:
-    if accepted is None:
+def _verify_order(bundle: Bundle, accepted: Accepted | None, raised: int) -> None:
+    if accepted is not None and (bundle.epoch, bundle.generation) == (accepted.epoch, accepted.generation):
+        # The same bytes again are how a reconciler repeats itself, and a node that starts; other bytes are an alarm.
+        if bundle.digest != accepted.digest:
+            raise BundleError("the accepted generation came with other bytes before", field="generation")
         return
-    if bundle.epoch < accepted.epoch:
-        raise BundleError("older than the accepted epoch", field="epoch")
-    if bundle.epoch > accepted.epoch:
+    epoch = node_epoch(accepted, raised)
+    if bundle.epoch < epoch:
+        raise BundleError("older than this node's epoch", field="epoch")
+    if epoch and bundle.epoch > epoch:
+        # Whoever holds the bundle key alone could begin the numbers again, and bring every revoked device back.
+        raise BundleError("the epoch was not raised with the restore key", field="epoch")
+    if accepted is None or bundle.epoch > accepted.epoch:
         return
     if bundle.generation < accepted.generation:
         raise BundleError("older than the accepted generation", field="generation")
-    if bundle.generation == accepted.generation:
-        # The same bytes again are how a reconciler repeats itself; other bytes are an alarm.
-        if bundle.digest != accepted.digest:
-            raise BundleError("the accepted generation came with other bytes before", field="generation")
-    elif bundle.previous is None:
+    if bundle.previous is None:
         raise BundleError("a later bundle must name the one before it", field="previous")
+
+
+def node_epoch(accepted: Accepted | None, raised: int) -> int:
+    """Return the epoch that a node is in: the higher of its last bundle's and what it was raised to; 0 on a fresh node."""
+    return max(raised, accepted.epoch if accepted else 0)
 
 
 def verify_consistency(bundle: Bundle) -> None:

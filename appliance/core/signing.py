@@ -36,6 +36,8 @@ class Purpose(StrEnum):
     RECEIPT = "receipt/v1"
     KEYRING = "keyring/v1"
     HEARTBEAT = "heartbeat/v1"
+    EPOCH = "epoch/v1"
+    BACKUP = "backup/v1"
 
 
 def _framed(purpose: Purpose, message: bytes) -> bytes:

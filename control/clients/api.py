@@ -15,6 +15,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from appliance.core.bundle import Limits
 from appliance.core.client_configuration import ClientConfiguration
+from control.api.etags import etag_of
+from control.api.idempotency import idempotent
 from control.api.openapi import Spoken
 from control.clients.enrolment import add_device
 from control.clients.expiry import earliest, warn
@@ -138,6 +140,7 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
     queryset = Client.objects.select_related("home")
     speaks: ClassVar = {
         "create": Spoken(body=NewClient, status=201),
+        "retrieve": Spoken(tagged=True),
         "limits": Spoken(body=Limits),
         "expire": Spoken(body=Expiry),
     }
@@ -145,6 +148,13 @@ class ClientView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
     lookup_field = "name"
     lookup_value_regex = "[a-z0-9-]{1,32}"
 
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return one, with the tag that changing its limits takes."""
+        response = super().retrieve(request, *args, **kwargs)
+        response["ETag"] = etag_of(response.data)
+        return response
+
+    @idempotent()
     def create(self, request: Request) -> Response:
         """Create a client from a `NewClient`."""
         client = create_client(NewClient.parse(request.data))
@@ -205,6 +215,7 @@ class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
         chosen = DeviceFilter.parse_query(self.request.query_params)
         return devices.filter(client__name=chosen.client) if chosen.client else devices
 
+    @idempotent(shown_once="revoke the device, then add it anew under another name")
     def create(self, request: Request) -> Response:
         """Add a device from a `NewDevice`; the answer is the one copy of its `ClientConfiguration`."""
         configuration = add_device(NewDevice.parse(request.data))
@@ -252,6 +263,7 @@ class InvitationView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericVi
             invitations = invitations.filter(ended_at__isnull=chosen.open == "true")
         return invitations
 
+    @idempotent(shown_once="cancel the invitation, then make another")
     def create(self, request: Request) -> Response:
         """Make an invitation from a `NewInvitation`; the answer is the one copy of its ticket."""
         shown = invite(NewInvitation.parse(request.data))

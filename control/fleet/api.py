@@ -14,11 +14,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from control.api.etags import etag_of, verify_match
+from control.api.idempotency import idempotent
 from control.api.openapi import Spoken
 from control.fleet.history import HOURS_FOR, table
 from control.fleet.models import BundleRecord, Duty, Node, NodePlan
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node, ask_plan, set_duty
+from control.fleet.requests import NewNode, NodeChange, NodeSettings
+from control.fleet.services import (
+    add_node,
+    ask_plan,
+    change_settings,
+    changing_node,
+    set_duty,
+    settings_of,
+)
 from control.query import QueryFilter
 
 
@@ -66,15 +75,31 @@ class NodeView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[
         "show_plan": Spoken(answer=PlanShape),
         "bundles": Spoken(answer=dict),
         "samples": Spoken(answer=dict, query=SamplesQuery),
+        "show_settings": Spoken(answer=NodeSettings, tagged=True),
+        "change_settings": Spoken(body=NodeChange, answer=NodeSettings, tagged=True),
     }
     serializer_class = NodeShape
     lookup_field = "name"
     lookup_value_regex = "[a-z0-9-]{1,32}"
 
+    @idempotent()
     def create(self, request: Request) -> Response:
         """Add a node from a `NewNode`."""
         node = add_node(NewNode.parse(request.data))
         return Response(NodeShape(node).data, status=status.HTTP_201_CREATED)
+
+    @action(detail=True, methods=["get"], url_path="settings")  # `settings` is DRF's own on a view
+    def show_settings(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Return what an operator may change of a node, with the tag that changing it takes."""
+        return _tagged(settings_of(self.get_object()))
+
+    @show_settings.mapping.patch
+    def change_settings(self, request: Request, name: str) -> Response:  # noqa: ARG002
+        """Change settings of a node, if they are those that were seen."""
+        with changing_node(self.get_object()) as node:
+            verify_match(request, settings_of(node).model_dump(mode="json"))
+            changed = change_settings(node, NodeChange.parse(request.data))
+        return _tagged(changed)
 
     @action(detail=True, methods=["post"])
     def drain(self, request: Request, name: str) -> Response:  # noqa: ARG002
@@ -119,3 +144,8 @@ class NodeView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[
         node = self.get_object()
         set_duty(node, duty)
         return Response(NodeShape(node).data)
+
+
+def _tagged(settings: NodeSettings) -> Response:
+    shown = settings.model_dump(mode="json")
+    return Response(shown, headers={"ETag": etag_of(shown)})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from appliance.core.errors import RefusedError
 from control.fleet.models import Duty, Node, NodePlan
-from control.fleet.requests import NewNode
+from control.fleet.requests import NewNode, NodeChange, NodeSettings
 from control.hints import hint_on_commit
 
 
@@ -48,6 +50,29 @@ def find_node(name: str, field: str = "node") -> Node:
             "there is no node of this name", field=field, hint="list them: appliance control node list"
         )
     return node
+
+
+def settings_of(node: Node) -> NodeSettings:
+    """Return what an operator may change of a node."""
+    return NodeSettings(endpoint=node.endpoint, seats=node.seats)
+
+
+@contextmanager
+def changing_node(node: Node) -> Iterator[Node]:
+    """Yield the node, locked against others who change it; the reconciler looks when the block has ended."""
+    with transaction.atomic():
+        # The row lock (SQLite: the transaction's own write lock) is what makes a tag worth comparing.
+        yield Node.objects.select_for_update().get(pk=node.pk)
+        hint_on_commit()
+
+
+def change_settings(node: Node, change: NodeChange) -> NodeSettings:
+    """Change settings of a node that is locked; return them all."""
+    changes = {name: value for name, value in change.model_dump().items() if value is not None}
+    for name, value in changes.items():
+        setattr(node, name, value)
+    node.save(update_fields=list(changes))
+    return settings_of(node)
 
 
 def choose_node(name: str | None) -> Node:

@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from appliance.core.errors import RefusedError
+from control.api.idempotency import idempotent
 from control.api.openapi import Spoken
 from control.pins.aliases import AliasFilter, NewAlias, remove_alias, set_alias
 from control.pins.models import ClientAlias, ModelPin, PinState
@@ -113,6 +114,7 @@ class AliasView(mixins.ListModelMixin, GenericViewSet[ClientAlias]):
         chosen = AliasFilter.parse_query(self.request.query_params)
         return aliases.filter(client__name=chosen.client) if chosen.client else aliases
 
+    @idempotent()
     def create(self, request: Request) -> Response:
         """Let an alias of a client name a model, whatever it named before, from a `NewAlias`."""
         alias = set_alias(NewAlias.parse(request.data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,6 +14,7 @@ from control.audit.services import raise_alarm
 from control.fleet.models import BundleRecord, Node, current_epoch
 from control.reconciler.outline import describe_changes, outline_of
 from control.reconciler.render import Rows, number_content, render_content
+from provisioning.answers import State
 
 KEPT: Final = 100  # of a node's bundles that it has gone beyond, the newest
 
@@ -58,7 +59,7 @@ def _forget_old(node: Node) -> None:
         records.filter(pk__lt=min(accepted.pk, *newest)).delete()
 
 
-def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
+def verify_not_ahead(node: Node, state: State) -> None:
     """Check that the node accepted nothing this control has no record of; return None or raise.
 
     After control was restored from an old backup a node is ahead of it. Sending what control remembers would be
@@ -67,18 +68,25 @@ def verify_not_ahead(node: Node, accepted: Accepted | None) -> None:
     Raises:
         RefusedError: If the node is ahead; an alarm is raised too.
     """
+    accepted = state.accepted
+    if state.epoch > current_epoch():
+        _refuse_ahead(node, str(state.epoch))
     if accepted is None:
         return
     records = BundleRecord.objects.filter(node=node, epoch=accepted.epoch)
     known = records.filter(generation=accepted.generation, digest=accepted.digest).exists()
     forgotten = records.exists() and not records.filter(generation__lte=accepted.generation).exists()
     if not known and not forgotten and accepted.epoch >= current_epoch():
-        raise_alarm(node, AlarmKind.NODE_AHEAD, f"{accepted.epoch}.{accepted.generation}")
-        raise RefusedError(
-            "the node accepted a bundle that this control has no record of",
-            field="accepted",
-            hint="was control restored from a backup? then raise the epoch",
-        )
+        _refuse_ahead(node, f"{accepted.epoch}.{accepted.generation}")
+
+
+def _refuse_ahead(node: Node, subject: str) -> NoReturn:
+    raise_alarm(node, AlarmKind.NODE_AHEAD, subject)
+    raise RefusedError(
+        "the node accepted a bundle that this control has no record of",
+        field="accepted",
+        hint="was control restored from a backup? appliance control epoch raise",
+    )
 
 
 def record_accepted(node: Node, accepted: Accepted) -> None:

@@ -18,6 +18,9 @@ from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.receipt import Keyring
 from control.audit.conditions import OF_PASSES, judge_passes, note_conditions
 from control.audit.heartbeats import take_heartbeat
+from control.backup.epochs import bring_epoch
+from control.backup.manifest import Restored
+from control.backup.restored import verify_raised
 from control.fleet.models import Duty, Node
 from control.logs import log_event
 from control.pins.progress import note_applied
@@ -55,6 +58,7 @@ class NodeWorker:
         keyring: Where the keys that verify receipts are published.
         log: Folder of the log of receipts.
         interval_s: Between two periodic passes, before jitter.
+        restored: What a restore left; until the epoch was raised no bundle is sent.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class NodeWorker:
         keyring: Path,
         log: Path,
         interval_s: float,
+        restored: Restored | None = None,
     ) -> None:
         self.name = name
         self._client = client
@@ -73,6 +78,7 @@ class NodeWorker:
         self._keyring = keyring
         self._log = log
         self._interval_s = interval_s
+        self._restored = restored
         self._deployed = Deployed()
         # Those of the last pass, None where no invitation is open.
         self._letters: tuple[Letter, ...] | None = None
@@ -176,8 +182,10 @@ class NodeWorker:
 
     def _converge(self, node: Node) -> None:
         client = self._client
+        verify_raised(self._restored)
         state = client.state()
-        verify_not_ahead(node, state.accepted)
+        verify_not_ahead(node, state)
+        bring_epoch(client, state)
         # Before models are sent or anything is applied: what is shown is what would change now.
         answer_plan(node, client, state, lambda: self._number(node), self._keys.bundle)
         if node.duty != Duty.MAINTENANCE or not self._deployed.is_drained(state.accepted):

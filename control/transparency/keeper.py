@@ -26,6 +26,9 @@ from appliance.transparency.merkle import leaf_hash
 from appliance.transparency.note import Note
 from appliance.transparency.tiles import Tiles, read_checkpoint
 from control.audit.models import ReceiptRecord
+from control.backup.manifest import Restored
+from control.backup.models import UnclaimedPlace
+from control.backup.restored import verify_compared
 from control.logs import log_event
 from control.transparency.models import CheckpointRecord
 
@@ -45,12 +48,21 @@ class Keeper:
         folder: Of the tiles.
         signer: The log's keys.
         witnessed: Heads are settled by `Witnesses`.
+        restored: What a restore left; until the log was compared no head is signed.
     """
 
-    def __init__(self, folder: Path, signer: LogSigner, *, witnessed: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        signer: LogSigner,
+        *,
+        witnessed: bool = False,
+        restored: Restored | None = None,
+    ) -> None:
         self._folder = folder
         self._signer = signer
         self._witnessed = witnessed
+        self._restored = restored
         self._tiles: Tiles | None = None
         self._is_renewed = False
         self._signed_at = -INTERVAL_S
@@ -60,16 +72,21 @@ class Keeper:
 
         Raises:
             HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
+            RestoredError: If control was restored, and the log was not compared since.
         """
         if not self._is_renewed:
+            verify_compared(self._restored)
             self._renew()
             self._is_renewed = True
         due = time.monotonic() - self._signed_at >= INTERVAL_S
         if waiting()[:FULL].count() < (1 if due else FULL):
             return 0
         receipts = list(waiting()[:MOST].values_list("pk", "key", "text", "signature"))
+        if self._restored is not None:
+            receipts = claim_places(receipts)
         try:
-            self._add(receipts)
+            if receipts:
+                self._add(receipts)
         except BaseException:
             self._tiles = None  # it may hold what was not committed
             raise
@@ -121,7 +138,7 @@ class Keeper:
         ).size > size:
             raise HostError(
                 "ALARM: the log has signed more receipts than the database knows",
-                hint="restore a newer database, or begin another log with new keys/checkpoint*.key and an empty log/",
+                hint="put back the whole state from one backup: appliance control backup restore",
             )
         if last is None:
             return Tiles(self._folder, 0)
@@ -141,6 +158,24 @@ class Keeper:
 def waiting() -> QuerySet[ReceiptRecord]:
     """Return the verified receipts without a place, in the order in which they came."""
     return ReceiptRecord.objects.filter(verified=True, place__isnull=True).order_by("pk")
+
+
+def claim_places(receipts: Sequence[tuple[int, str, str, str]]) -> list[tuple[int, str, str, str]]:
+    """Give receipts that were lost with a database, and are here again, the places that they had; return the others.
+
+    Args:
+        receipts: Row, and what their entries are made of.
+    """
+    if not UnclaimedPlace.objects.exists():
+        return list(receipts)
+    by_leaf = {leaf_hash(_entry(*signed)).hex(): pk for pk, *signed in receipts}
+    with transaction.atomic():
+        found = list(UnclaimedPlace.objects.filter(leaf__in=by_leaf))
+        for unclaimed in found:
+            ReceiptRecord.objects.filter(pk=by_leaf[unclaimed.leaf]).update(place=unclaimed.place)
+        UnclaimedPlace.objects.filter(pk__in=[unclaimed.pk for unclaimed in found]).delete()
+    claimed = {by_leaf[unclaimed.leaf] for unclaimed in found}
+    return [receipt for receipt in receipts if receipt[0] not in claimed]
 
 
 def _entry(key: str, text: str, signature: str) -> bytes:

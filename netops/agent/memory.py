@@ -5,6 +5,7 @@ Files, in NodePaths.state (0700):
     bundle.json       that bundle's text and signature, applied again at start while control may be down
     grants.json       what may connect although the accepted bundle does not hold it
     revocations.json  what must stay away although the accepted bundle or a grant holds it
+    raised.json       the epoch that the restore key raised this node to
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from appliance.core.bundle import Accepted, Bundle, Client, Generation, Grant
+from appliance.core.bundle import Accepted, Bundle, Client, Generation, Grant, node_epoch
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import Key32, Name
 from appliance.core.schema import Closed
@@ -42,6 +43,10 @@ class Removed(Closed):
 
 class _GrantsFile(Closed):
     granted: Annotated[tuple[Grant, ...], Field(max_length=100_000)]
+
+
+class _RaisedFile(Closed):
+    epoch: Generation
 
 
 class _RemovedFile(Closed):
@@ -68,11 +73,13 @@ class Memory:
         self._bundle_file = folder / "bundle.json"
         self._granted_file = folder / "grants.json"
         self._removed_file = folder / "revocations.json"
+        self._raised_file = folder / "raised.json"
         self._lock = threading.Lock()
         self._mark = 0
         self._accepted = self._read_accepted()
         self._granted = self._read_granted()
         self._removed = self._read_removed()
+        self._raised = self._read_raised()
         self._bundle: Bundle | None = None
         self._signed: Signed | None = None
 
@@ -80,6 +87,16 @@ class Memory:
     def accepted(self) -> Accepted | None:
         """What was accepted last."""
         return self._accepted
+
+    @property
+    def raised(self) -> int:
+        """The epoch that the restore key raised this node to last, 0 if it never did."""
+        return self._raised
+
+    @property
+    def epoch(self) -> int:
+        """The node's epoch, 0 before its first bundle."""
+        return node_epoch(self._accepted, self._raised)
 
     @property
     def bundle(self) -> Bundle | None:
@@ -144,6 +161,12 @@ class Memory:
             client for grant in self._granted if _concerns(grant, bundle) for client in grant.clients
         )
 
+    def raise_epoch(self, epoch: int) -> None:
+        """Remember a raised epoch, verified by the caller; in force once it is on the disk."""
+        with self._lock:
+            write_atomic(self._raised_file, _RaisedFile(epoch=epoch).canonical_bytes(), 0o600, durable=True)
+            self._raised = epoch
+
     def remove(self, removed: Removed) -> None:
         """Remember a removal; in force at once, on the disk after `save`."""
         if not removed.public_keys and not removed.clients:
@@ -190,6 +213,15 @@ class Memory:
             return _GrantsFile.parse_canonical(data).granted
         except RefusedError as error:
             raise _damaged(self._granted_file) from error
+
+    def _read_raised(self) -> int:
+        data = read_or_none(self._raised_file)
+        if data is None:
+            return 0
+        try:
+            return _RaisedFile.parse_canonical(data).epoch
+        except RefusedError as error:
+            raise _damaged(self._raised_file) from error
 
     def _read_removed(self) -> tuple[Removed, ...]:
         data = read_or_none(self._removed_file)

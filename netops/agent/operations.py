@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from appliance import __version__
 from appliance.core.errors import UsageError
 from appliance.core.hashed import read_boot_id
+from appliance.core.names import encode_base64
 from appliance.core.node import NodePaths, NodeSettings
 from netops.agent.health import (
     ask_notary,
@@ -41,12 +42,14 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "apply": {"bundle": str, "signature": str},
     "revoke": {"revocation": str, "signature": str},
     "grant": {"grant": str, "signature": str},
+    "raise": {"statement": str, "signature": str},
     "health": {},
     "peers": {},
     "receipts": {"after": int, "limit": int},
     "heartbeat": {"nonce": str},
     "admitted": {"position": int},
     "publish": {"files": dict, "checkpoint": str},
+    "published": {"path": str},
     "places": {"places": list},
     "letters": {},
 }
@@ -83,12 +86,14 @@ class Operations:
             "apply": self._apply,
             "revoke": self._revoke,
             "grant": self._grant,
+            "raise": self._raise,
             "health": self._health,
             "peers": self._peers,
             "receipts": self._receipts,
             "heartbeat": self._heartbeat,
             "admitted": self._admitted,
             "publish": self._publish,
+            "published": self._show_published,
             "places": self._places,
             "letters": self._letters,
         }
@@ -124,7 +129,12 @@ class Operations:
         }
 
     def _state(self) -> dict[str, Any]:
-        return {"accepted": self._accepted(), "boot": read_boot_id(), "models": self._models.digests()}
+        return {
+            "accepted": self._accepted(),
+            "boot": read_boot_id(),
+            "epoch": self._memory.epoch,
+            "models": self._models.digests(),
+        }
 
     def _accepted(self) -> dict[str, Any] | None:
         accepted = self._memory.accepted
@@ -156,6 +166,9 @@ class Operations:
     def _grant(self, grant: str, signature: str) -> dict[str, Any]:
         granted = self._passes.grant(Signed(grant, signature))
         return {"added": granted.added, "milliseconds": granted.milliseconds}
+
+    def _raise(self, statement: str, signature: str) -> dict[str, Any]:
+        return {"epoch": self._passes.raise_epoch(Signed(statement, signature))}
 
     def _health(self) -> dict[str, Any]:
         world, notary = self._world, ask_notary(self._world.notary)
@@ -197,6 +210,10 @@ class Operations:
         if len(files) > MAX_FILES or not all(isinstance(text, str) for text in files.values()):
             raise UsageError(f"`files` are at most {MAX_FILES} tiles in base64")
         return {"size": self._published.publish(files, checkpoint)}
+
+    def _show_published(self, path: str) -> dict[str, Any]:
+        data = self._published.read(path)
+        return {"data": None if data is None else encode_base64(data)}
 
 
 def _check_fields(fields: Mapping[str, Any], schema: Mapping[str, type]) -> None:

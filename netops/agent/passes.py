@@ -31,6 +31,7 @@ from appliance.core.bundle import (
     verify_grant,
     verify_revocation,
 )
+from appliance.core.epoch import verify_statement
 from appliance.core.errors import ApplianceError, BundleError, HostError
 from appliance.core.node import NodePaths, NodeSettings
 from netops import actions
@@ -161,6 +162,23 @@ class Passes:
                 raise
             accepted = self._memory.accept(bundle, signed)
             return Applied(accepted, lines, _milliseconds_since(start))
+
+    def raise_epoch(self, signed: Signed) -> int:
+        """Go on in a higher epoch, by word of the restore key; return it. What is in force stays so until a bundle of it comes.
+
+        Raises:
+            BundleError: If it is refused; nothing was changed.
+        """
+        with self._pass:
+            statement = verify_statement(
+                _bytes(signed.text),
+                signed.signature,
+                restore_key=self._settings.restore_key,
+                bundle_key=self._settings.bundle_key,
+                epoch=self._memory.epoch,
+            )
+            self._memory.raise_epoch(statement.epoch)
+        return statement.epoch
 
     def revoke(self, signed: Signed) -> Revoked:
         """Cut devices and clients off now.
@@ -309,6 +327,7 @@ class Passes:
             public_key=self._settings.bundle_key,
             node=self._settings.node,
             accepted=self._memory.accepted,
+            raised=self._memory.raised,
         )
 
     def _verify(self, signed: Signed) -> Bundle:

@@ -25,7 +25,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core import canonical, signing
-from appliance.core.bundle import Accepted, Bundle, Grant, verify_bundle, verify_grant, verify_revocation
+from appliance.core.bundle import (
+    Accepted,
+    Bundle,
+    Grant,
+    node_epoch,
+    verify_bundle,
+    verify_grant,
+    verify_revocation,
+)
+from appliance.core.epoch import verify_statement
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.heartbeat import Heartbeat, extend_past, sign_heartbeat
 from appliance.core.names import ZERO_DIGEST, encode_base64, random_id
@@ -108,6 +117,8 @@ class SimulatedNode:
     connected: list[dict[str, Any]] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     fails_at_apply: ApplianceError | None = None
+    restore_key: str | None = None
+    raised: int = 0
 
     def __post_init__(self) -> None:
         self.receipt_key = Ed25519PrivateKey.generate()
@@ -212,7 +223,20 @@ class SimulatedNode:
 
     def op_state(self) -> dict[str, Any]:
         accepted = self.accepted.model_dump() if self.accepted else None
-        return {"accepted": accepted, "boot": BOOT, "models": sorted(self.models)}
+        epoch = node_epoch(self.accepted, self.raised)
+        return {"accepted": accepted, "boot": BOOT, "epoch": epoch, "models": sorted(self.models)}
+
+    def op_raise(self, statement: str, signature: str) -> dict[str, Any]:
+        with self._lock:
+            raised = verify_statement(
+                statement.encode(),
+                signature,
+                restore_key=self.restore_key,
+                bundle_key=self.bundle_key,
+                epoch=node_epoch(self.accepted, self.raised),
+            )
+            self.raised = raised.epoch
+        return {"epoch": self.raised}
 
     def op_model(self, sha256: str, content: bytes) -> dict[str, Any]:
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -225,7 +249,12 @@ class SimulatedNode:
             raise self.fails_at_apply
         with self._lock:
             accepted = verify_bundle(
-                bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+                bundle.encode(),
+                signature,
+                public_key=self.bundle_key,
+                node=self.name,
+                accepted=self.accepted,
+                raised=self.raised,
             )
             time.sleep(self.apply_s)
             self.bundle = accepted
@@ -261,6 +290,9 @@ class SimulatedNode:
         added = {d.public_key: d.preshared_key for client in asked.clients for d in client.devices}
         self.peers |= added
         return {"added": sorted(added), "milliseconds": 1}
+
+    def op_observe(self) -> dict[str, Any]:
+        return {"peers": [{"public_key": key, "preshared": True} for key in self.peers]}
 
     def op_health(self) -> dict[str, Any]:
         return report(self.name, **self.health)
@@ -316,6 +348,11 @@ class SimulatedNode:
         if checkpoint:
             self.checkpoint = checkpoint
         return {"size": self.log_size}
+
+    def op_published(self, path: str) -> dict[str, Any]:
+        if path == "checkpoint":
+            return {"data": encode_base64(self.checkpoint.encode()) if self.checkpoint else None}
+        return {"data": self.tiles.get(path)}
 
     @property
     def log_size(self) -> int:

@@ -17,6 +17,7 @@ from appliance.core.bundle import (
     verify_grant,
     verify_revocation,
 )
+from appliance.core.epoch import EpochStatement, verify_statement
 from appliance.core.errors import BundleError
 
 TEXT = (Path(__file__).parents[3] / "docs/spec/bundle-v1.md").read_text("utf-8")
@@ -51,6 +52,17 @@ def test_the_grant_of_the_page_is_accepted() -> None:
     assert verify_grant(data, SIGNATURES[2], public_key=KEY, node="node-a", accepted=accepted)
     with pytest.raises(BundleError):
         verify_grant(data, SIGNATURES[1], public_key=KEY, node="node-a", accepted=accepted)
+
+
+def test_the_statement_of_the_page_is_believed_once() -> None:
+    statement = EpochStatement.parse(EXAMPLES[3])
+    data = statement.canonical_bytes()
+    restore = re.findall(r"restore key: `(.{44})`", TEXT)[0]
+    assert verify_statement(data, SIGNATURES[3], restore_key=restore, bundle_key=KEY, epoch=1) == statement
+    for wrong in ({"epoch": 2}, {"restore_key": KEY}, {"bundle_key": restore}, {"restore_key": None}):
+        known = {"restore_key": restore, "bundle_key": KEY, "epoch": 1, **wrong}
+        with pytest.raises(BundleError):
+            verify_statement(data, SIGNATURES[3], **known)  # type: ignore[arg-type]
 
 
 def test_the_page_names_every_field() -> None:

@@ -61,6 +61,8 @@ API: dict[tuple[str, str], set[Role]] = {
     ("GET", "nodes/node-a/plan"): ALL,
     ("GET", "nodes/node-a/bundles"): ALL,
     ("GET", "nodes/node-a/samples"): ALL,
+    ("GET", "nodes/node-a/settings"): ALL,
+    ("PATCH", "nodes/node-a/settings"): CHANGES,
     ("GET", "pins"): ALL,
     ("GET", f"pins/{'0' * 64}"): ALL,
     ("POST", f"pins/{'0' * 64}/activate"): CHANGES,
