@@ -40,13 +40,19 @@ class ReadOnlyAdmin(Base):
         """Nothing is deleted, alone or in bulk."""
         return False
 
-    def response_action(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+    def response_action(
+        self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
         """Do what was chosen for the rows that were ticked."""
-        chosen = self.get_actions(request).get(request.POST.get("action", ""))
-        changes = chosen is not None and "verb" in getattr(chosen[0], "allowed_permissions", ())
+        actions = self.get_actions(request)
+        # A form may name several, of which Django takes the one that another field points to.
+        named = [actions[name][0] for name in request.POST.getlist("action") if name in actions]
+        changes = any(
+            {"verb", "delete"} & set(getattr(action, "allowed_permissions", ())) for action in named
+        )
         if changes and not has_fresh_factor(request):
             return step_up(request)
-        return super().response_action(request, queryset)
+        return super().response_action(request, queryset, *args, **kwargs)
 
     @method_decorator(fresh_factor_required)
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:

@@ -132,10 +132,10 @@ def add_passkey(request: HttpRequest, user: User, name: str, answer: str) -> Non
 def ask_for_passkey(request: HttpRequest, user: User) -> str | None:
     """Return, as JSON, what to ask the browser for a passkey; None if the operator has none for the name that was asked for."""
     rp_id = relying_party(request)
-    known = [] if rp_id is None else _credentials(user, rp_id)
-    if not known:
+    known = {} if rp_id is None else _credentials(user, rp_id)
+    if rp_id is None or not known:
         return None
-    options, state = _server(str(rp_id)).authenticate_begin(
+    options, state = _server(rp_id).authenticate_begin(
         [credential for credential, _ in known.values()],
         user_verification=UserVerificationRequirement.REQUIRED,
     )

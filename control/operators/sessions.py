@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, login, logout
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -41,7 +42,7 @@ class SessionStore(DatabaseStore):
 
     def create_model_instance(self, data: dict[str, Any]) -> OperatorSession:
         """Return the row of a session. One of an operator ends when its time is over, however much it is used."""
-        row: OperatorSession = super().create_model_instance(data)
+        row = cast("OperatorSession", super().create_model_instance(data))
         row.user_id = data.get(SESSION_KEY)
         if _BEGAN in data:
             age = timedelta(seconds=settings.SESSION_COOKIE_AGE)
@@ -140,7 +141,7 @@ def _make_room(user: User) -> None:
     OperatorSession.objects.filter(pk__in=list(oldest_last[MOST - 1 :])).delete()
 
 
-def _living(user_id: int) -> Any:
+def _living(user_id: int | None) -> QuerySet[OperatorSession]:
     return OperatorSession.objects.filter(user=user_id, expire_date__gt=timezone.now())
 
 

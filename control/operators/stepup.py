@@ -16,12 +16,13 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 FRESH: Final = timedelta(minutes=5)
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 def has_fresh_factor(request: HttpRequest) -> bool:
@@ -35,7 +36,7 @@ def fresh_factor_required(view: View) -> View:
     """Let a view be reached only with a fresh factor; else ask for it and come back. What a form held has to be sent again."""
 
     @wraps(view)
-    def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def asking(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
         return view(request, *args, **kwargs) if has_fresh_factor(request) else step_up(request)

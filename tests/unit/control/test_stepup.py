@@ -9,7 +9,7 @@ import pytest
 from control_cast import OverTls
 from django.contrib.auth.models import User
 from django.urls import reverse
-from signing_in import App, give_app, give_codes, is_in, new_operator, post, sign_in
+from signing_in import FORM, App, give_app, give_codes, is_in, new_operator, post, sign_in
 
 from control.clients.models import Client
 from control.operators.login import FREE
@@ -90,6 +90,8 @@ def test_a_revocation_in_the_admin_asks_for_it(
     chosen = {"action": "revoke", "_selected_action": str(acme.pk)}
     asked = post(browser, changelist, **chosen)
     assert asked["Location"].startswith("/account/step-up/?next=%2Fadmin%2Fclients%2Fclient")
+    hidden = f"action=revoke&action=&index=0&_selected_action={acme.pk}"
+    assert browser.generic("POST", changelist, hidden, FORM)["Location"].startswith("/account/step-up/")
     acme.refresh_from_db()
     assert acme.state == "active"
     assert post(browser, asked["Location"], code=app.code())["Location"] == changelist
@@ -103,6 +105,9 @@ def test_so_does_the_deletion_of_a_token(browser: OverTls, app: App, go_stale: C
     page = reverse("admin:operators_apitoken_delete", args=[ApiToken.objects.get().pk])
     go_stale()
     assert post(browser, page, post="yes")["Location"].startswith("/account/step-up/")
+    several = {"action": "delete_selected", "_selected_action": str(ApiToken.objects.get().pk), "post": "yes"}
+    changelist = reverse("admin:operators_apitoken_changelist")
+    assert post(browser, changelist, **several)["Location"].startswith("/account/step-up/")
     assert ApiToken.objects.exists()
     post(browser, "/account/step-up/", code=app.code())
     post(browser, page, post="yes")
