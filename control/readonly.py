@@ -46,7 +46,7 @@ class ReadOnlyAdmin(Base):
         """Do what was chosen for the rows that were ticked."""
         actions = self.get_actions(request)
         # A form may name several, of which Django takes the one that another field points to.
-        named = [actions[name][0] for name in request.POST.getlist("action") if name in actions]
+        named = [found[0] for name in request.POST.getlist("action") if (found := actions.get(name))]
         changes = any(
             {"verb", "delete"} & set(getattr(action, "allowed_permissions", ())) for action in named
         )
