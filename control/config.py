@@ -185,6 +185,10 @@ class ControlPaths:
         return self.web / "secret.key"
 
     @property
+    def factor_key(self) -> Path:
+        return self.web / "factor.key"
+
+    @property
     def console_key(self) -> Path:
         return self.web / "console.key"
 

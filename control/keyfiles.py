@@ -10,6 +10,8 @@
 | keys/ca.key | ECDSA P-256 | TLS certificates of nodes and of the console |
 | keys/ssh.key | Ed25519, OpenSSH | reaching nodes |
 | keys/seal.key | X25519 | opening pre-shared keys that the web process sealed |
+| web/secret.key | random | Django's signatures |
+| web/factor.key | ChaCha20-Poly1305 | secrets of operators' authenticator apps; the web process alone |
 """
 
 from __future__ import annotations
@@ -68,6 +70,9 @@ def make_keys(paths: ControlPaths) -> list[str]:
     if not paths.secret_key.exists():
         write_new(paths.secret_key, secrets.token_urlsafe(64).encode("ascii"), 0o640)
         made.append("secret.key")
+    if not paths.factor_key.exists():
+        write_new(paths.factor_key, (encode_base64(secrets.token_bytes(32)) + "\n").encode("ascii"), 0o600)
+        made.append("factor.key")
     return made
 
 

@@ -73,9 +73,9 @@ def may(role: Role | None, right: str) -> bool:
 
 
 class RoleBackend(ModelBackend):
-    """Signs in with a password, unless the name was tried too often, and answers for rights by role alone.
+    """Knows a password, unless the name was tried too often, and answers for rights by role alone.
 
-    What groups and users are granted is not read.
+    What groups and users are granted is not read. A password alone is no session: `control.operators.signin` asks on.
     """
 
     def authenticate(
@@ -99,8 +99,6 @@ class RoleBackend(ModelBackend):
         user: User | None = super().authenticate(request, username=username, password=password, **kwargs)
         if user is None:
             login.note_failure(username)
-        else:
-            login.note_success(username)
         return user
 
     def get_user(self, user_id: int) -> User | None:

@@ -18,9 +18,10 @@ from pydantic import AfterValidator, Field
 from appliance.core.errors import RefusedError
 from appliance.core.names import Name
 from appliance.core.schema import Closed
-from control.operators.login import end_sessions
+from control.operators.factors import forget_factors
 from control.operators.models import ApiToken, Operator
 from control.operators.roles import Role, role_of
+from control.operators.sessions import end_sessions
 
 PREFIX = "sac_"  # by which secret scanners find a leaked token
 
@@ -105,6 +106,7 @@ def disable_operator(name: str) -> None:
     with transaction.atomic():
         user = find_operator(name)
         ApiToken.objects.filter(operator=user).delete()
+        end_sessions(user)
         User.objects.filter(pk=user.pk).update(is_active=False)
 
 
@@ -115,6 +117,20 @@ def sign_out(name: str) -> None:
         RefusedError: If there is no such operator.
     """
     end_sessions(find_operator(name))
+
+
+def reset_factor(name: str) -> None:
+    """Forget an operator's second factors and end all sessions: the next login sets a factor up. Tokens stay.
+
+    Until then the password alone is enough to set one up, so it should go by a safe way to whoever has lost the factor.
+
+    Raises:
+        RefusedError: If there is no such operator.
+    """
+    with transaction.atomic():
+        user = find_operator(name)
+        forget_factors(user)
+        end_sessions(user)
 
 
 def find_operator(name: str) -> User:

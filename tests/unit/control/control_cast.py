@@ -12,6 +12,8 @@ from rest_framework.test import APIClient
 
 from appliance.core.names import encode_base64
 from appliance.core.pin import Launch, Manifest, PinnedFile, Runtime
+from control.operators.factors import Kind
+from control.operators.sessions import note_beginning, note_factor
 from control.pins.models import ModelPin, PinState
 
 HOST_KEY = "ssh-ed25519 " + encode_base64(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + b"h" * 32)
@@ -72,9 +74,21 @@ def manifest_for(content: bytes, name: str = "tiny", version: str = "1.0") -> Ma
 
 
 class OverTls(APIClient):
-    """A client whose requests come over TLS unless they say otherwise."""
+    """A client whose requests come over TLS unless they say otherwise.
+
+    Whom `login` and `force_login` sign in has a second factor that was verified just now. (`verified = False`: none was.)
+    """
 
     secure = True
+    verified = True
+
+    def _login(self, user: Any, backend: str | None = None) -> None:
+        super()._login(user, backend)  # type: ignore[misc]
+        if self.verified:
+            session = self.session
+            note_beginning(session, "127.0.0.1", "Firefox on Linux")
+            note_factor(session, Kind.APP)
+            session.save()
 
     def generic(self, method: str, path: str, *args: Any, **extra: Any) -> Any:
         """Make a request."""

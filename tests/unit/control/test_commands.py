@@ -139,7 +139,7 @@ def arguments(state: Path, **changes: Any) -> Namespace:
 
 def test_init_makes_everything_once_and_never_overwrites(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assert len(init.run(arguments(state))["made"]) == 8
+    assert len(init.run(arguments(state))["made"]) == 9
     paths = ControlPaths(state)
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
     assert init.run(arguments(state))["made"] == []
@@ -162,6 +162,7 @@ def test_private_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for path in (paths.secret_key, paths.console_key):
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(paths.factor_key.stat().st_mode) == 0o600, "the web process's, not the reconciler's"
     for path in paths.public.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
         assert b"PRIVATE" not in path.read_bytes()

@@ -169,7 +169,7 @@ def test_who_is_no_operator_gets_nothing(acme: Client) -> None:
     group = Group.objects.create(name="administrator")
     group.permissions.set(Permission.objects.all())
     stranger.groups.add(group)
-    signed_in = APIClient()
+    signed_in = OverTls()
     signed_in.force_login(stranger)
     for method, path in API:
         assert call(APIClient(), method, path) == 401
