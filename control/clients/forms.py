@@ -62,7 +62,7 @@ class DeviceForm(forms.Form):
     public_key = forms.CharField(
         max_length=64,
         widget=forms.TextInput(attrs={"size": 50, "autocomplete": "off", "spellcheck": "false"}),
-        help_text="Printed by `appliance client keygen` on the client's computer. The private key never leaves it.",
+        help_text="What “appliance client keygen” printed on the client's computer. The private key never leaves it.",
     )
 
     def __init__(self, *args: Any, client: str | None = None, **kwargs: Any) -> None:

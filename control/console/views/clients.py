@@ -93,7 +93,7 @@ def suspend(request: HttpRequest, name: str) -> HttpResponse:
         f"Suspend {name}",
         "Suspend client",
         (
-            f"{_devices(client)} cut off from the node, in less than a second; answers that are streaming end.",
+            f"{_devices(client)} cut off in less than a second while control reaches the node; answers that are streaming end.",
             "Sessions that are open are erased, each with a receipt.",
             "Nothing is lost for good: resume the client, and its devices connect with the keys that they have.",
         ),
@@ -127,7 +127,7 @@ def revoke(request: HttpRequest, name: str) -> HttpResponse:
         f"Revoke {name} for good",
         "Revoke client for good",
         (
-            f"{_devices(client)} cut off from the node, in less than a second; answers that are streaming end.",
+            f"{_devices(client)} cut off in less than a second while control reaches the node; answers that are streaming end.",
             "Sessions that are open are erased, each with a receipt.",
             "Its devices' keys and tokens are worthless from then on, and its name stays taken.",
             "This cannot be taken back. To cut a client off for a while, suspend it.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -72,7 +73,7 @@ def revoke(request: HttpRequest, pk: int) -> HttpResponse:
         f"Revoke {device.name} of {device.client.name} for good",
         "Revoke device for good",
         (
-            f"{device.name} is cut off from the node, in less than a second; answers that are streaming to it end.",
+            f"{device.name} is cut off in less than a second while control reaches the node; answers that stream to it end.",
             f"Other devices of {device.client.name} are not touched.",
             "Its key and token are worthless from then on. This cannot be taken back.",
             "If the computer is to come back, make a new key on it and add it anew.",
@@ -89,7 +90,7 @@ def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
-def _handed_out(made: ClientConfiguration) -> dict[str, object]:
+def _handed_out(made: ClientConfiguration) -> dict[str, Any]:
     """Return a configuration as a page shows it. The link to the file holds the file: nothing is kept to be fetched later."""
     text = json.dumps(made.model_dump(mode="json"), indent=2) + "\n"
     encoded = base64.b64encode(text.encode("utf-8")).decode("ascii")

@@ -158,7 +158,9 @@ _LEVELS = {
 
 def _given(request: HttpRequest) -> dict[str, str]:
     """Return what was asked for; a field of the form that was left empty asks for nothing."""
-    return {name: value for name, value in islice(request.GET.items(), 32) if value}
+    return {
+        name: value for name, value in islice(request.GET.items(), 32) if value and isinstance(value, str)
+    }
 
 
 def _describe(records: list[ReceiptRecord]) -> list[dict[str, Any]]:

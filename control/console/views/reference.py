@@ -89,7 +89,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Operation:
     return Operation(
         method.upper(),
         path,
-        operation["summary"],
+        operation["summary"].replace("`", ""),
         operation["description"],
         parameters,
         _named(body),
