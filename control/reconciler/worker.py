@@ -89,7 +89,7 @@ class NodeWorker:
         self._stopping = threading.Event()
         loops = {
             "pass": self._pass_forever,
-            "revoke": partial(self._forever, self._revoking, self.revoke_now),
+            "revoke": partial(self._forever, self._revoking, self._revoke_first),
             "grant": partial(self._forever, self._granting, self.grant_now),
         }
         self._threads = [
@@ -103,15 +103,15 @@ class NodeWorker:
             thread.start()
 
     def wake(self) -> None:
-        """Something changed: revoke and grant now what is due, then make a pass."""
+        """Something changed: revoke what is due and then grant what is, and make a pass."""
         self._revoking.set()
-        self._granting.set()
         self._due.set()
 
     def stop(self) -> None:
         """Stop after what is being done now; closing the connection ends a wait for the node."""
         self._stopping.set()
         self.wake()
+        self._granting.set()
         self._client.close()
         for thread in self._threads:
             if thread.is_alive():
@@ -289,7 +289,12 @@ class NodeWorker:
         except ApplianceError:  # the pass reports it
             return True
 
-    def _forever(self, due: threading.Event, step: Callable[[], str]) -> None:
+    def _revoke_first(self) -> None:
+        # Whoever is to be let in can wait for the milliseconds that cutting off takes: threads share one interpreter.
+        self.revoke_now()
+        self._granting.set()
+
+    def _forever(self, due: threading.Event, step: Callable[[], object]) -> None:
         while not self._stopping.is_set():
             due.wait()
             due.clear()
