@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "control.clients",
     "control.audit",
     "control.transparency",
+    "control.journal",
     "control.api",
 ]
 MIDDLEWARE = [
@@ -76,6 +77,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "control.operators.login.EndedSessions",
+    "control.journal.middleware.RequestActor",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]

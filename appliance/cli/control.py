@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from control.commands import clients, init, log, nodes, operators, pins, receipts, services
+from control.commands import audit, clients, init, log, nodes, operators, pins, receipts, services
 
 HELP = "The management plane: set it up, run it, and say what the fleet should be."
 
@@ -17,7 +17,7 @@ HELP = "The management plane: set it up, run it, and say what the fleet should b
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    for module in (init, services, operators, clients, nodes, pins, receipts, log):
+    for module in (init, services, operators, clients, nodes, pins, receipts, log, audit):
         module.add_parsers(actions)
     for leaf in _leaves(parser):
         leaf.add_argument("--config", type=Path, metavar="FILE", help="control.json")
@@ -30,9 +30,18 @@ def run(args: argparse.Namespace) -> int:
         from control.startup import start_django
 
         start_django(args.config)
-    result = args.handler(args)
+    result = _act(args) if getattr(args, "acts", True) else args.handler(args)
     print(json.dumps(result, default=str) if args.json else _for_people(result))
     return 0
+
+
+def _act(args: argparse.Namespace) -> Any:
+    """Run the action on behalf of whoever runs this process. Services act for others: in them every request says for whom."""
+    from control.journal.actors import acting, unix_actor
+    from control.journal.event import Source
+
+    with acting(Source.CLI, unix_actor()):
+        return args.handler(args)
 
 
 def _leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

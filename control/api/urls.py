@@ -11,6 +11,7 @@ from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
 from control.clients.api import ClientView, DeviceView
 from control.fleet.api import NodeView
+from control.journal.api import EventView
 from control.pins.api import PinView
 from control.transparency.api import LogView
 
@@ -22,6 +23,7 @@ router.register("pins", PinView, "pin")
 router.register("receipts", ReceiptView, "receipt")
 router.register("log", LogView, "log")
 router.register("alarms", AlarmView, "alarm")
+router.register("events", EventView, "event")
 
 urlpatterns = [
     *router.urls,

@@ -23,6 +23,8 @@ from control.clients.services import find_client
 from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 from control.operators.services import token_digest
 from control.pins.models import ModelPin, PinState
 
@@ -62,6 +64,8 @@ def add_device(new: NewDevice) -> ClientConfiguration:
         except IntegrityError as error:
             raise RefusedError("the name or key was taken a moment ago", field="public_key") from error
         hint_on_commit()
+        facts = created(index=index, public_key=new.public_key, state=DeviceState.ACTIVE)
+        record(Verb.DEVICE_ADD, f"{client.name}/{new.name}", facts)
     return render_configuration(
         client=client.name,
         device=new.name,

@@ -10,6 +10,8 @@ from control.clients.models import Client, ClientState, Device, DeviceState
 from control.clients.requests import NewClient
 from control.fleet.services import choose_node
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 from control.pins.models import ModelPin, PinState
 
 
@@ -30,6 +32,7 @@ def create_client(new: NewClient) -> Client:
             allowed_models=_allowed_models(new.models),
         )
         hint_on_commit()
+        record(Verb.CLIENT_CREATE, client.name, created(**_facts(client)))
     return client
 
 
@@ -68,7 +71,9 @@ def suspend_client(client: Client) -> None:
     Raises:
         RefusedError: If it was revoked.
     """
-    _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.SUSPENDED)
+    with transaction.atomic():
+        state = _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.SUSPENDED)
+        record(Verb.CLIENT_SUSPEND, client.name, {"state": state})
 
 
 def resume_client(client: Client) -> None:
@@ -77,35 +82,56 @@ def resume_client(client: Client) -> None:
     Raises:
         RefusedError: If it was revoked.
     """
-    _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.ACTIVE)
+    with transaction.atomic():
+        state = _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.ACTIVE)
+        record(Verb.CLIENT_RESUME, client.name, {"state": state})
 
 
 def revoke_client(client: Client) -> None:
     """Cut a client and all of its devices off for good. Doing it twice does no harm."""
     with transaction.atomic():
-        _move(client, tuple(ClientState), ClientState.REVOKED)
-        Device.objects.filter(client=client, state=DeviceState.ACTIVE).update(
+        state = _move(client, tuple(ClientState), ClientState.REVOKED)
+        devices = Device.objects.filter(client=client, state=DeviceState.ACTIVE).update(
             state=DeviceState.REVOKED, revoked_at=timezone.now()
         )
+        record(Verb.CLIENT_REVOKE, client.name, {"state": state, "active_devices": (devices, 0)})
 
 
 def revoke_device(device: Device) -> None:
     """Cut a device off for good. Doing it twice does no harm."""
     with transaction.atomic():
-        Device.objects.filter(pk=device.pk, state=DeviceState.ACTIVE).update(
+        revoked = Device.objects.filter(pk=device.pk, state=DeviceState.ACTIVE).update(
             state=DeviceState.REVOKED, revoked_at=timezone.now()
         )
         hint_on_commit()
+        before = DeviceState.ACTIVE if revoked else DeviceState.REVOKED
+        record(Verb.DEVICE_REVOKE, f"{device.client}/{device}", {"state": (before, DeviceState.REVOKED)})
     device.refresh_from_db()
 
 
-def _move(client: Client, allowed: tuple[ClientState, ...], state: ClientState) -> None:
-    """Change a client's state, if it is still one of `allowed`: the filtered update is the lock."""
-    with transaction.atomic():
-        if Client.objects.filter(pk=client.pk, state__in=allowed).update(state=state) != 1:
-            raise RefusedError("the client was revoked, which is for good", field="state")
-        hint_on_commit()
+def _move(
+    client: Client, allowed: tuple[ClientState, ...], state: ClientState
+) -> tuple[ClientState, ClientState]:
+    """Change a client's state in the caller's transaction, if it is one of `allowed`; return the one before, and the new one."""
+    # The row lock (SQLite: the transaction's own write lock) lets one at a time look and change.
+    before = ClientState(Client.objects.select_for_update().get(pk=client.pk).state)
+    if before not in allowed:
+        raise RefusedError("the client was revoked, which is for good", field="state")
+    Client.objects.filter(pk=client.pk).update(state=state)
+    hint_on_commit()
     client.refresh_from_db()
+    return before, state
+
+
+def _facts(client: Client) -> dict[str, object]:
+    """Return what the journal keeps of a client."""
+    limits = client.parsed_limits().model_dump(mode="json")
+    return {
+        "home": client.home.name,
+        "models": client.allowed_models,
+        "state": client.state,
+        **{f"limits.{name}": value for name, value in limits.items()},
+    }
 
 
 def _allowed_models(names: tuple[str, ...] | None) -> list[str]:

@@ -10,6 +10,8 @@ from appliance.core.errors import RefusedError
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 
 
 def add_node(new: NewNode) -> Node:
@@ -32,6 +34,8 @@ def add_node(new: NewNode) -> Node:
         except IntegrityError as error:
             raise RefusedError("the name was taken a moment ago", field="name") from error
         hint_on_commit()
+        facts = created(address=node.address, endpoint=node.endpoint, seats=node.seats)
+        record(Verb.NODE_ADD, node.name, facts)
     return node
 
 

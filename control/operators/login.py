@@ -16,11 +16,13 @@ from django.contrib.auth import logout
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from control.journal.logins import record_failure
 from control.operators.models import LoginFailures, Operator
 from control.operators.roles import role_of
 
@@ -47,10 +49,12 @@ def _until(failures: LoginFailures) -> datetime:
 
 def note_failure(name: str) -> None:
     """Count a failure, and forget those of yesterday."""
-    LoginFailures.objects.filter(last_at__lt=timezone.now() - FORGOTTEN).delete()
     digest = _digest(name)
-    LoginFailures.objects.get_or_create(name=digest, defaults={"last_at": timezone.now()})
-    LoginFailures.objects.filter(name=digest).update(count=F("count") + 1, last_at=timezone.now())
+    with transaction.atomic():
+        LoginFailures.objects.filter(last_at__lt=timezone.now() - FORGOTTEN).delete()
+        LoginFailures.objects.get_or_create(name=digest, defaults={"last_at": timezone.now()})
+        LoginFailures.objects.filter(name=digest).update(count=F("count") + 1, last_at=timezone.now())
+        record_failure(name, locked=bool(wait_of(name)))
 
 
 def note_success(name: str) -> None:
@@ -74,12 +78,13 @@ class LoginForm(AdminAuthenticationForm):
         return ValidationError(f"Too many attempts. Try again in {seconds} s.", code="wait")
 
 
-def end_sessions(user: User) -> None:
-    """End all sessions of an operator: with its next request each is signed out."""
+def end_sessions(user: User) -> int:
+    """End all sessions of an operator: with its next request each is signed out. Return the epoch of those that begin now."""
     Operator.objects.get_or_create(
         user=user, defaults={"role": role_of(user) or ""}
     )  # older users have no row
     Operator.objects.filter(user=user).update(session_epoch=F("session_epoch") + 1)
+    return int(Operator.objects.get(user=user).session_epoch)
 
 
 def _begin(request: HttpRequest, user: User, **_: Any) -> None:

@@ -32,7 +32,8 @@ _VIEWER: Final = frozenset([*(right.format("view") for right in _STATE), *_HISTO
 _OPERATOR: Final = frozenset(
     [*_VIEWER, *_RECEIPTS, *(right.format(verb) for right in _STATE for verb in ("add", "change"))]
 )
-_AUDITOR: Final = frozenset([*_VIEWER, *_RECEIPTS, "operators.view_apitoken", "operators.view_operator"])
+_JOURNAL: Final = ("journal.view_auditevent", "operators.view_apitoken", "operators.view_operator")
+_AUDITOR: Final = frozenset([*_VIEWER, *_RECEIPTS, *_JOURNAL])
 
 RIGHTS: Final = {Role.VIEWER: _VIEWER, Role.OPERATOR: _OPERATOR, Role.AUDITOR: _AUDITOR}
 """The rights of each role but the administrator's, who has all."""

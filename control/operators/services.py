@@ -17,7 +17,10 @@ from pydantic import AfterValidator, Field
 
 from appliance.core.errors import RefusedError
 from appliance.core.names import Name
+from appliance.core.receipt import timestamp
 from appliance.core.schema import Closed
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 from control.operators.login import end_sessions
 from control.operators.models import ApiToken, Operator
 from control.operators.roles import Role, role_of
@@ -81,6 +84,7 @@ def create_operator(new: NewOperator, password: str | None) -> User:
     with transaction.atomic():
         user.save()
         Operator.objects.create(user=user, role=new.role)
+        record(Verb.OPERATOR_ADD, new.name, created(active=True, role=new.role))
     return user
 
 
@@ -92,8 +96,10 @@ def give_role(name: str, role: Role) -> None:
     """
     with transaction.atomic():
         user = find_operator(name)
+        before = role_of(user)
         Operator.objects.update_or_create(user=user, defaults={"role": role})
         User.objects.filter(pk=user.pk).update(is_superuser=role is Role.ADMINISTRATOR)
+        record(Verb.OPERATOR_ROLE, name, {"role": (before, role)})
 
 
 def disable_operator(name: str) -> None:
@@ -104,8 +110,9 @@ def disable_operator(name: str) -> None:
     """
     with transaction.atomic():
         user = find_operator(name)
-        ApiToken.objects.filter(operator=user).delete()
+        tokens, _ = ApiToken.objects.filter(operator=user).delete()
         User.objects.filter(pk=user.pk).update(is_active=False)
+        record(Verb.OPERATOR_DISABLE, name, {"active": (True, False), "tokens": (tokens, 0)})
 
 
 def sign_out(name: str) -> None:
@@ -114,7 +121,9 @@ def sign_out(name: str) -> None:
     Raises:
         RefusedError: If there is no such operator.
     """
-    end_sessions(find_operator(name))
+    with transaction.atomic():
+        epoch = end_sessions(find_operator(name))
+        record(Verb.OPERATOR_SIGN_OUT, name, {"session_epoch": (epoch - 1, epoch)})
 
 
 def find_operator(name: str) -> User:
@@ -138,7 +147,7 @@ def create_token(new: NewToken) -> str:
         if ApiToken.objects.filter(operator=operator, name=new.name).exists():
             raise RefusedError("the operator has a token of this name", field="name")
         text = PREFIX + secrets.token_urlsafe(32)
-        ApiToken.objects.create(
+        token = ApiToken.objects.create(
             operator=operator,
             name=new.name,
             sha256=token_digest(text),
@@ -146,15 +155,32 @@ def create_token(new: NewToken) -> str:
             networks=list(new.networks),
             expires_at=timezone.now() + timedelta(days=new.days),
         )
+        record(Verb.TOKEN_CREATE, f"{new.operator}/{new.name}", created(**_facts(token)))
     return text
 
 
 def revoke_token(operator: str, name: str) -> None:
     """Delete a token. Raises RefusedError if there is none of this name."""
-    if not ApiToken.objects.filter(operator__username=operator, name=name).delete()[0]:
-        raise RefusedError(
-            "the operator has no token of this name", field="name", hint="appliance control token list"
+    with transaction.atomic():
+        token = ApiToken.objects.filter(operator__username=operator, name=name).first()
+        if token is None or not token.delete()[0]:
+            raise RefusedError(
+                "the operator has no token of this name", field="name", hint="appliance control token list"
+            )
+        record(
+            Verb.TOKEN_REVOKE,
+            f"{operator}/{name}",
+            {fact: (value, None) for fact, value in _facts(token).items()},
         )
+
+
+def _facts(token: ApiToken) -> dict[str, object]:
+    """Return what the journal keeps of a token."""
+    return {
+        "expires_at": timestamp(token.expires_at),
+        "networks": token.networks,
+        "role": token.role or None,
+    }
 
 
 def operator_facts(user: User) -> dict[str, object]:

@@ -16,6 +16,8 @@ from appliance.core.errors import PinError, RefusedError
 from appliance.core.pin import Manifest, PinnedFile, verify_open_file
 from appliance.core.schema import Closed
 from control.hints import hint_on_commit
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.pins.models import ModelPin, PinState
 
 
@@ -45,7 +47,8 @@ def add_pin(new: NewPin) -> ModelPin:
         if ModelPin.objects.filter(name=new.manifest.name, version=new.manifest.version).exists():
             raise RefusedError("this version of the model was pinned before", field="manifest.version")
         active = ModelPin.objects.filter(name=new.manifest.name, state=PinState.ACTIVE)
-        if active.exists() and not new.replace:
+        replaced = active.first()
+        if replaced and not new.replace:
             raise RefusedError("the name is pinned", field="manifest.name", hint="say --replace to change it")
         active.update(state=PinState.RETIRED)
         try:
@@ -59,6 +62,12 @@ def add_pin(new: NewPin) -> ModelPin:
         except IntegrityError as error:
             raise RefusedError("the name was pinned a moment ago", field="manifest.name") from error
         hint_on_commit()
+        versions = (replaced.version if replaced else None, pin.version)
+        record(
+            Verb.PIN_ADD,
+            f"{pin.name}/{pin.version}",
+            {"active_version": versions, "pin_id": (None, pin.pin_id)},
+        )
     return pin
 
 

@@ -1,4 +1,4 @@
-"""Gives verified receipts their places in the log and signs its heads. One keeper runs, in the reconciler.
+"""Gives verified receipts and the events of the journal their places in the log and signs its heads. One keeper runs, in the reconciler.
 
 The order makes every stop harmless: hashes are durable as files before a checkpoint is signed over them, and places and checkpoint
 are committed together. What was written and not committed is written again, maybe otherwise; nobody has seen a signature over it.
@@ -26,6 +26,7 @@ from appliance.transparency.merkle import leaf_hash
 from appliance.transparency.note import Note
 from appliance.transparency.tiles import Tiles, read_checkpoint
 from control.audit.models import ReceiptRecord
+from control.journal.models import AuditEvent, EventPlace
 from control.logs import log_event
 from control.transparency.models import CheckpointRecord
 
@@ -54,9 +55,11 @@ class Keeper:
         self._tiles: Tiles | None = None
         self._is_renewed = False
         self._signed_at = -INTERVAL_S
+        # A clock of its own: what an operator did just now must not make the next receipt wait a minute.
+        self._events_signed_at = -INTERVAL_S
 
     def keep(self) -> int:
-        """Sign a checkpoint if one is due; return how many receipts it added.
+        """Sign a checkpoint if one is due; return how many entries it added.
 
         Raises:
             HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
@@ -64,28 +67,39 @@ class Keeper:
         if not self._is_renewed:
             self._renew()
             self._is_renewed = True
-        due = time.monotonic() - self._signed_at >= INTERVAL_S
-        if waiting()[:FULL].count() < (1 if due else FULL):
+        if not self._is_due():
             return 0
         receipts = list(waiting()[:MOST].values_list("pk", "key", "text", "signature"))
+        events = list(waiting_events()[:MOST].values_list("number", "text"))
         try:
-            self._add(receipts)
+            self._add(receipts, events)
         except BaseException:
             self._tiles = None  # it may hold what was not committed
             raise
-        self._signed_at = time.monotonic()
-        log_event(logger, logging.INFO, "checkpoint_signed", receipts=len(receipts))
-        return len(receipts)
+        now = time.monotonic()
+        self._signed_at = now if receipts else self._signed_at
+        self._events_signed_at = now if events else self._events_signed_at
+        log_event(logger, logging.INFO, "checkpoint_signed", receipts=len(receipts), events=len(events))
+        return len(receipts) + len(events)
 
-    def _add(self, receipts: Sequence[tuple[int, str, str, str]]) -> None:
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        due = now - self._signed_at >= INTERVAL_S
+        if waiting()[:FULL].count() >= (1 if due else FULL):
+            return True
+        return now - self._events_signed_at >= INTERVAL_S and waiting_events().exists()
+
+    def _add(self, receipts: Sequence[tuple[int, str, str, str]], events: Sequence[tuple[int, str]]) -> None:
         tiles = self._tiles = self._tiles or self._open()
         first = tiles.size
         tiles.append(leaf_hash(_entry(*signed)) for _, *signed in receipts)
+        tiles.append(leaf_hash(text.encode("utf-8")) for _, text in events)
         tiles.publish()
         root = merkle.root(tiles, tiles.size)
         note = self._signer.sign(tiles.size, root, int(time.time()))
         with transaction.atomic():
             _place([pk for pk, *_ in receipts], first)
+            _place_events([number for number, _ in events], first + len(receipts))
             CheckpointRecord.objects.create(
                 size=tiles.size, note=note.render().decode("utf-8"), settled=not self._witnessed
             )
@@ -143,6 +157,12 @@ def waiting() -> QuerySet[ReceiptRecord]:
     return ReceiptRecord.objects.filter(verified=True, place__isnull=True).order_by("pk")
 
 
+def waiting_events() -> QuerySet[AuditEvent]:
+    """Return the events without a place, in their order: all behind the last that has one."""
+    last = EventPlace.objects.order_by("-event_id").values_list("event_id", flat=True).first() or 0
+    return AuditEvent.objects.filter(number__gt=last).order_by("number")
+
+
 def _entry(key: str, text: str, signature: str) -> bytes:
     """Return the canonical bytes of a signed receipt (receipt-v1 section 1) around those of the receipt, which are stored."""
     return f'{{"key":"{key}","receipt":{text},"signature":"{signature}"}}'.encode()
@@ -154,3 +174,10 @@ def _place(pks: Sequence[int], first: int) -> None:
         (_, low), *rest = run
         high = rest[-1][1] if rest else low
         ReceiptRecord.objects.filter(pk__range=(low, high)).update(place=F("pk") + offset)
+
+
+def _place_events(numbers: Sequence[int], first: int) -> None:
+    """Give events the places from `first` on."""
+    EventPlace.objects.bulk_create(
+        EventPlace(event_id=number, place=place) for place, number in enumerate(numbers, start=first)
+    )

@@ -36,13 +36,11 @@ class OverSocket:
 
 def main(config: str, path: str, mode: str) -> None:
     start_django(Path(config))
-    from control_cast import node_request
+    from control_cast import stored_node
     from django.conf import settings
     from django.core.management import call_command
 
     from control.audit.models import Alarm, ReceiptRecord
-    from control.fleet.requests import NewNode
-    from control.fleet.services import add_node
     from control.reconciler import receipts, service
     from control.reconciler.keys import read_keys
     from control.transparency import keeper
@@ -50,7 +48,7 @@ def main(config: str, path: str, mode: str) -> None:
 
     if mode == "new":
         call_command("migrate", verbosity=0)
-        add_node(NewNode.parse(node_request()))
+        stored_node()
         return
     receipts.PIECE, service.POLL_S, keeper.INTERVAL_S, keeper.FULL = 3, 0.005, 0.0, 50  # type: ignore[misc]
     reconciler = service.Reconciler(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from control_cast import OverTls, node_request
+from control_cast import OverTls, stored_node
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
@@ -29,8 +29,6 @@ from control.audit.reading import ENDS
 from control.audit.services import admit_receipt, raise_alarm
 from control.clients.models import Client
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.operators.models import Operator
 from control.operators.roles import Role
 from control.reconciler.keys import ReconcilerKeys
@@ -44,7 +42,7 @@ Issue = Callable[..., list[ReceiptRecord]]
 
 @pytest.fixture
 def node_row(db: None) -> Node:
-    return add_node(NewNode.parse(node_request()))
+    return stored_node()
 
 
 @pytest.fixture(autouse=True)

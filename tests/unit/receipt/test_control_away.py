@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from notary_world import CLIENTS, DRAFT, OPENING, Line, counter, paths_in
 
@@ -21,8 +21,6 @@ from appliance.transparency.checkpoint import Policy
 from control.audit.heartbeats import take_heartbeat
 from control.audit.models import Alarm, ReceiptRecord
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import read_keys
 from control.reconciler.receipts import pull_receipts
 from control.transparency import keeper as module
@@ -88,7 +86,7 @@ async def serve(paths: NodePaths, sessions: int) -> None:
 def test_a_day_without_control_loses_nothing(paths: NodePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL_S", 0.0)
     keys = read_keys(settings.PATHS)
-    row = add_node(NewNode.parse(node_request("node-1")))
+    row = stored_node("node-1")
 
     async def scenario() -> None:
         notary = await Notary.start("node-1", paths)
