@@ -68,7 +68,7 @@ class EventShape(serializers.ModelSerializer[AuditEvent]):
 
     id = serializers.CharField(source="uid", read_only=True)
     at = serializers.CharField(read_only=True)
-    source = serializers.CharField(read_only=True)
+    source = serializers.CharField(read_only=True)  # type: ignore[assignment]
     actor = serializers.CharField(read_only=True)
     token = serializers.CharField(read_only=True, allow_null=True)
     verb = serializers.CharField(read_only=True)

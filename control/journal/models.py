@@ -22,7 +22,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 class AppendOnly(models.QuerySet[Any]):
     """Rows that are read and added."""
 
-    update = bulk_update = update_or_create = delete = _refuse  # type: ignore[assignment]
+    update = bulk_update = update_or_create = delete = _refuse
 
 
 class Appended(models.Model):
@@ -33,7 +33,7 @@ class Appended(models.Model):
     class Meta:
         abstract = True
 
-    delete = _refuse  # type: ignore[assignment]
+    delete = _refuse
 
     def save(self, *_: Any, **__: Any) -> None:
         """Add the row."""
@@ -53,18 +53,13 @@ class Member(models.Func):
     arity = 1
 
     def __init__(self, text: str, *path: str) -> None:
-        super().__init__(text)
+        super().__init__(text, template=f"JSON_EXTRACT(%(expressions)s, '$.{'.'.join(path)}')")
         self._path = path
 
-    def as_sql(self, compiler: SQLCompiler, connection: Any, **_: Any) -> Any:
-        """Write it for SQLite."""
-        template = f"JSON_EXTRACT(%(expressions)s, '$.{'.'.join(self._path)}')"
-        return super().as_sql(compiler, connection, template=template)
-
-    def as_postgresql(self, compiler: SQLCompiler, connection: Any, **_: Any) -> Any:
+    def as_postgresql(self, compiler: SQLCompiler, connection: Any, **context: Any) -> Any:
         """Write it for PostgreSQL."""
         template = f"((%(expressions)s)::jsonb #>> '{{{','.join(self._path)}}}')"
-        return super().as_sql(compiler, connection, template=template)
+        return self.as_sql(compiler, connection, template=template, **context)
 
 
 def _member(length: int, *path: str, null: bool = False) -> models.GeneratedField:

@@ -15,11 +15,12 @@ from control.journal.event import Change, Event, Object
 from control.journal.models import AuditEvent
 from control.journal.vocabulary import KINDS, Verb
 
-Before = After = Any
+Changes = Mapping[str, tuple[Any, Any]]
+"""Facts, with their values before and after."""
 _LOCK: Final = 0x6A6F75726E616C  # of PostgreSQL's advisory locks; no other code takes one
 
 
-def record(verb: Verb, name: str, changes: Mapping[str, tuple[Before, After]] | None = None) -> Event:
+def record(verb: Verb, name: str, changes: Changes | None = None) -> Event:
     """Record that whoever acts did something. Call it last in a transaction: others wait from here on for its end.
 
     Args:
@@ -54,7 +55,7 @@ def record(verb: Verb, name: str, changes: Mapping[str, tuple[Before, After]] | 
     return event
 
 
-def created(**facts: After) -> dict[str, tuple[Before, After]]:
+def created(**facts: Any) -> dict[str, tuple[Any, Any]]:
     """Return the changes of something that was not there before."""
     return {name: (None, value) for name, value in facts.items()}
 
@@ -72,7 +73,7 @@ def _take_turn() -> tuple[int, str]:
     return (last[0] + 1, last[1]) if last else (1, ZERO_DIGEST)
 
 
-def _changes(changes: Mapping[str, tuple[Before, After]]) -> tuple[Change, ...]:
+def _changes(changes: Changes) -> tuple[Change, ...]:
     found = ((fact, _plain(before), _plain(after)) for fact, (before, after) in sorted(changes.items()))
     return tuple(
         Change(fact=fact, before=before, after=after) for fact, before, after in found if before != after
