@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -85,6 +86,7 @@ async def serve(paths: NodePaths, sessions: int) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_day_without_control_loses_nothing(paths: NodePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL_S", 0.0)
+    shutil.rmtree(settings.PATHS.log, ignore_errors=True)  # it outlives a test's database
     keys = read_keys(settings.PATHS)
     row = stored_node("node-1")
 
