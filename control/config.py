@@ -101,6 +101,8 @@ class ControlConfig(Closed):
         interval_s: Time between two periodic passes of the reconciler, in seconds, before jitter.
         witnesses: Who cosigns heads of the log of receipts.
         receipt_days: After so many days what a receipt says is deleted; number, digest and place stay. Null: never.
+        model_signers: Public keys or certificates (PEM files) of who may sign models. Empty: a model may come unsigned, and whoever
+            verifies a signed one names the key. Else: every model must be signed by one of these.
     """
 
     v: Literal[1] = 1
@@ -111,6 +113,7 @@ class ControlConfig(Closed):
     interval_s: Annotated[int, Field(ge=1, le=3600)] = 30
     witnesses: Annotated[tuple[WitnessConfig, ...], Field(max_length=8)] = ()
     receipt_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    model_signers: Annotated[tuple[AbsolutePath, ...], Field(max_length=8)] = ()
 
     @property
     def paths(self) -> ControlPaths:
@@ -130,7 +133,9 @@ class ControlPaths:
     | web/ | 0750 | init | web, reconciler |
     | db/ | 2770 R:W | web, reconciler | web, reconciler |
     | log/ | 0755 R | reconciler | web; may be served to anybody |
+    | models/ | 2770 R:W | `model import`, `retire` | reconciler (sends) |
     | run/hints.sock | 0660 R:W | reconciler | web (sends) |
+    | restored.json | 0644 | a restore | reconciler: what it may not do yet |
     """
 
     state: Path
@@ -164,6 +169,10 @@ class ControlPaths:
         return self.state / "log"
 
     @property
+    def models(self) -> Path:
+        return self.state / "models"
+
+    @property
     def run(self) -> Path:
         return self.state / "run"
 
@@ -174,6 +183,10 @@ class ControlPaths:
     @property
     def secret_key(self) -> Path:
         return self.web / "secret.key"
+
+    @property
+    def factor_key(self) -> Path:
+        return self.web / "factor.key"
 
     @property
     def console_key(self) -> Path:
@@ -198,6 +211,18 @@ class ControlPaths:
     @property
     def keyring(self) -> Path:
         return self.public / "receipt-keys.json"
+
+    @property
+    def restore_public(self) -> Path:
+        return self.public / "restore.pub"
+
+    @property
+    def backup_recipient(self) -> Path:
+        return self.public / "backup.recipient"
+
+    @property
+    def restored(self) -> Path:
+        return self.state / "restored.json"
 
 
 def read_config(path: Path | None = None) -> ControlConfig:

@@ -10,6 +10,8 @@
 | keys/ca.key | ECDSA P-256 | TLS certificates of nodes and of the console |
 | keys/ssh.key | Ed25519, OpenSSH | reaching nodes |
 | keys/seal.key | X25519 | opening pre-shared keys that the web process sealed |
+| web/secret.key | random | Django's signatures |
+| web/factor.key | ChaCha20-Poly1305 | secrets of operators' authenticator apps; the web process alone |
 """
 
 from __future__ import annotations
@@ -68,6 +70,9 @@ def make_keys(paths: ControlPaths) -> list[str]:
     if not paths.secret_key.exists():
         write_new(paths.secret_key, secrets.token_urlsafe(64).encode("ascii"), 0o640)
         made.append("secret.key")
+    if not paths.factor_key.exists():
+        write_new(paths.factor_key, (encode_base64(secrets.token_bytes(32)) + "\n").encode("ascii"), 0o600)
+        made.append("factor.key")
     return made
 
 
@@ -155,6 +160,22 @@ def rotate_log_keys(paths: ControlPaths) -> None:
         )
     for name in left:
         write_atomic(paths.keys / name, _private_text(name, _MAKERS[name]()), 0o600, durable=True)
+
+
+def replace_log_keys(paths: ControlPaths) -> LogSigner:
+    """Give another log keys and a name of its own in the place of this one's, which are gone then: that log is over. Safe to repeat.
+
+    Raises:
+        HostError: If a key cannot be written, or is another user's.
+    """
+    _verify_owner(paths)
+    for name in LOG_KEYS:
+        write_atomic(paths.keys / name, _private_text(name, _MAKERS[name]()), 0o600, durable=True)
+        (paths.keys / f"{RETIRING}{name}").unlink(missing_ok=True)
+    paths.log_keys.unlink(missing_ok=True)
+    signer = read_log_signer(paths)
+    publish_log_keys(paths, signer)
+    return signer
 
 
 def retire_log_keys(paths: ControlPaths) -> None:

@@ -36,17 +36,20 @@ def start_django(config: Path | None) -> None:
 
 
 def verify_deployment() -> None:
-    """Check Django's deployment settings and the database's; return None or raise.
+    """Check Django's deployment settings, the web process's own key and the database; return None or raise.
 
     Raises:
-        HostError: If a check warns, the database cannot be used, or it does not keep what it commits.
+        HostError: If a check warns, the key cannot be read, the database cannot be used, or it does not keep what it commits.
     """
+    from control.operators.sealing import verify_factor_key
+
     try:
         call_command("check", deploy=True, fail_level="WARNING", stdout=io.StringIO())
     except SystemCheckError as error:
         raise HostError(
             f"deployment checks failed: {error}", hint="control/manage.py check --deploy"
         ) from error
+    verify_factor_key()
     verify_database()
 
 

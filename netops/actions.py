@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from netops.model import Interface, Peer
+from netops.model import Account, Interface, Peer
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,32 @@ class SetPeers:
 
 @dataclass(frozen=True)
 class DeleteElements:
-    """Take addresses out of the firewall's peer sets."""
+    """Take addresses out of the firewall's sets."""
 
     peers4: tuple[str, ...]
     peers6: tuple[str, ...]
+    guests4: tuple[str, ...] = ()
+    guests6: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Say what it does."""
         yield from (f"close firewall for {address}" for address in (*self.peers4, *self.peers6))
+        yield from (f"close mailbox for {address}" for address in (*self.guests4, *self.guests6))
 
 
 @dataclass(frozen=True)
 class AddElements:
-    """Put addresses into the firewall's peer sets."""
+    """Put addresses into the firewall's sets."""
 
     peers4: tuple[str, ...]
     peers6: tuple[str, ...]
+    guests4: tuple[str, ...] = ()
+    guests6: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Say what it does."""
         yield from (f"open firewall for {address}" for address in (*self.peers4, *self.peers6))
+        yield from (f"open mailbox for {address}" for address in (*self.guests4, *self.guests6))
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,13 @@ class LoadFirewall:
     rules: str
     peers4: tuple[str, ...]
     peers6: tuple[str, ...]
+    guests4: tuple[str, ...] = ()
+    guests6: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Say what it does."""
-        yield f"load firewall rules, {len(self.peers4)} IPv4 and {len(self.peers6)} IPv6 addresses kept"
+        kept4, kept6 = len(self.peers4) + len(self.guests4), len(self.peers6) + len(self.guests6)
+        yield f"load firewall rules, {kept4} IPv4 and {kept6} IPv6 addresses kept"
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,17 @@ class RemoveRoutes:
 
 
 @dataclass(frozen=True)
+class WriteRoster:
+    """Tell the mailbox whom it knows, None for nobody, and forget the letters of all others."""
+
+    roster: bytes | None
+
+    def lines(self) -> Iterator[str]:
+        """Say what it does."""
+        yield "remove the roster of guests" if self.roster is None else "write the roster of guests"
+
+
+@dataclass(frozen=True)
 class WriteSeats:
     """Make seat files."""
 
@@ -201,11 +221,11 @@ class ServeNotary:
     """Tell the notary the whole set of clients.
 
     Attributes:
-        clients: Name to pseudonym.
+        clients: Name to account.
         added, removed: What changes by it.
     """
 
-    clients: Mapping[str, str]
+    clients: Mapping[str, Account]
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -266,6 +286,7 @@ Action = (
     | RemoveClients
     | WriteRoutes
     | RemoveRoutes
+    | WriteRoster
     | WriteSeats
     | RemoveSeats
     | ServeNotary

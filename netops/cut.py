@@ -12,7 +12,8 @@ from appliance.core.bundle import Bundle, Device, Revocation
 from appliance.core.policy import render_policy
 from netops import actions
 from netops.actions import Action
-from netops.desired import prune
+from netops.desired import prune, render_account
+from netops.mailbox.roster import render_roster
 from netops.model import Peer, route4, route6, route6_prefix
 from netops.plan import revoke_policy
 
@@ -33,11 +34,16 @@ def plan_cut(
     present = tuple(sorted(keys & peers.keys()))
     addresses = {address for device in gone for address in (device.address4, device.address6)}
     addresses |= {network.rpartition("/")[0] for key in present for network in peers[key].allowed_ips}
+    guests = [guest for guest in (bundle.guests if bundle else ()) if guest.public_key in keys]
+    addresses |= {address for guest in guests for address in (guest.address4, guest.address6)}
     steps: list[Action] = [actions.RemovePeers(present)] if present else []
     if addresses:
         four = tuple(sorted(address for address in addresses if ":" not in address))
         six = tuple(sorted(address for address in addresses if ":" in address))
-        steps += [actions.DeleteElements(four, six), actions.EndFlows((*four, *six))]
+        guests4, guests6 = (
+            tuple(sorted(getattr(g, name) for g in guests)) for name in ("address4", "address6")
+        )
+        steps += [actions.DeleteElements(four, six, guests4, guests6), actions.EndFlows((*four, *six))]
     if bundle is not None:
         steps += _files(revocation, bundle, gone, policies)
     return tuple(steps)
@@ -55,7 +61,7 @@ def _devices(revocation: Revocation, bundle: Bundle | None) -> list[Device]:
 def _files(
     revocation: Revocation, bundle: Bundle, gone: list[Device], policies: Mapping[str, bytes]
 ) -> Iterator[Action]:
-    keys = {device.public_key for device in gone}
+    keys = {device.public_key for device in gone} | set(revocation.public_keys)
     left = prune(bundle, keys, set(revocation.clients))
     touched = {client.name for client in bundle.clients if any(d.public_key in keys for d in client.devices)}
     changed = {c.name: render_policy(left, c).canonical_bytes() for c in left.clients if c.name in touched}
@@ -64,10 +70,12 @@ def _files(
     if policies:
         yield actions.RevokePolicies({client: revoke_policy(data) for client, data in policies.items()})
     prefix = route6_prefix(bundle.tunnel.network6)
+    if left.guests != bundle.guests:
+        yield actions.WriteRoster(render_roster(left.guests))
     names = ((route4(device.address4), route6(device.address6, prefix, "clients")) for device in gone)
     routes = tuple(name for pair in names for name in pair)
     if routes:
         yield actions.RemoveRoutes(routes)
     if revocation.clients:
-        yield actions.ServeNotary({client.name: client.pseudonym for client in left.clients})
+        yield actions.ServeNotary({client.name: render_account(client) for client in left.clients})
         yield actions.ServeCells(tuple(client.name for client in left.clients))

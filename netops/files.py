@@ -9,6 +9,8 @@ from pathlib import Path
 
 from appliance.core.node import NodePaths
 from appliance.core.storage import read_or_none, write_atomic
+from netops.mailbox.roster import parse_roster
+from netops.mailbox.spool import Letter, clear_letters, read_letters
 from netops.model import Files
 
 POLICY = "policy.json"
@@ -46,6 +48,7 @@ class NodeFiles:
             # Twice as many links as devices: plain strings, since Path objects cost more than the system calls.
             routes={entry.name: _client_of(entry.path) for entry in os.scandir(self._paths.peers)},
             seats=frozenset(entry.name for entry in self._paths.seats.iterdir()),
+            roster=read_or_none(self._paths.roster),
         )
 
     def policies(self, clients: Iterable[str]) -> dict[str, bytes]:
@@ -83,6 +86,18 @@ class NodeFiles:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self._paths.peers}/{name}")
+
+    def write_roster(self, roster: bytes | None) -> None:
+        """Replace the roster, and clear the spool of letters whose guests are gone."""
+        if roster is None:
+            self._paths.roster.unlink(missing_ok=True)
+        else:
+            write_atomic(self._paths.roster, roster, 0o644)
+        clear_letters(self._paths.mailbox, parse_roster(roster or b"").digests())
+
+    def letters(self) -> list[Letter]:
+        """Return what the mailbox has taken."""
+        return read_letters(self._paths.mailbox)
 
     def write_seats(self, names: Iterable[str]) -> None:
         """Make seat files; a cell takes one with flock(2), so they are empty."""

@@ -17,6 +17,7 @@ from appliance.core.errors import HostError
 from appliance.core.storage import read_or_none, write_atomic
 from netops import command, nftables
 from netops.model import Firewall
+from netops.nftables import Elements
 
 _TABLE = nftables.TABLE.split()
 _ORIGINAL_SOURCE = re.compile(rb"\bsrc=([0-9a-f.:]+)")
@@ -38,25 +39,25 @@ class FirewallTable:
         if listing is None:
             return False, Firewall(None)
         sets = self._sets()
-        nobody: frozenset[str] = frozenset()
-        return True, Firewall(self._rules(listing), sets.get("peers4", nobody), sets.get("peers6", nobody))
+        held = {name: sets.get(name, frozenset()) for name in nftables.SETS}
+        return True, Firewall(self._rules(listing), **held)
 
-    def load(self, rules: str, peers4: Iterable[str], peers6: Iterable[str]) -> None:
+    def load(self, rules: str, elements: Elements) -> None:
         """Replace the table in one transaction; a bad one leaves the old table as it was."""
-        self._transact(nftables.render_load(rules, peers4, peers6))
+        self._transact(nftables.render_load(rules, elements))
         listing = self._listing()
         if listing is None:
             raise HostError("the firewall was loaded and is not there")
         remembered = {"listing": hashlib.sha256(listing).hexdigest(), "rules": rules}
         write_atomic(self._memory, json.dumps(remembered).encode("ascii"), 0o600)
 
-    def add(self, peers4: Iterable[str], peers6: Iterable[str]) -> None:
-        """Put addresses into the peer sets."""
-        self._transact(nftables.render_add(peers4, peers6))
+    def add(self, elements: Elements) -> None:
+        """Put addresses into the sets."""
+        self._transact(nftables.render_add(elements))
 
-    def delete(self, peers4: Iterable[str], peers6: Iterable[str]) -> None:
-        """Take addresses out of the peer sets; one that is not there is no error."""
-        self._transact(nftables.render_delete(peers4, peers6))
+    def delete(self, elements: Elements) -> None:
+        """Take addresses out of the sets; one that is not there is no error."""
+        self._transact(nftables.render_delete(elements))
 
     def end_flows(self, addresses: Iterable[str]) -> None:
         """Drop connection tracking entries of these source addresses; none is no error."""

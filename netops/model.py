@@ -66,11 +66,14 @@ class Firewall:
         rules: Text of the table without the elements of its peer sets. None if it is not loaded or somebody changed
             it; both are mended by loading it again.
         peers4, peers6: Elements of the peer sets.
+        guests4, guests6: Elements of the sets of throw-away peers, which reach the mailbox alone.
     """
 
     rules: str | None
     peers4: frozenset[str] = frozenset()
     peers6: frozenset[str] = frozenset()
+    guests4: frozenset[str] = frozenset()
+    guests6: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,13 @@ class Files:
         policies: Client to canonical bytes of its policy.json; empty bytes where the folder holds none.
         routes: Name in `peers/` to client.
         seats: Names in `seats/`.
+        roster: Whom the mailbox knows; None where there is no file.
     """
 
     policies: Mapping[str, bytes] = field(default_factory=lambda: EMPTY)
     routes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     seats: frozenset[str] = frozenset()
+    roster: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -104,18 +109,32 @@ class Web:
 
 
 @dataclass(frozen=True)
+class Account:
+    """A client as the notary knows it.
+
+    Attributes:
+        pseudonym: What its receipts call it.
+        requests_per_day, tokens_per_day: Its budgets of a day in UTC; None: none.
+    """
+
+    pseudonym: str
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+
+
+@dataclass(frozen=True)
 class Served:
     """Who the other services of the node serve.
 
     Attributes:
         notary: Clients that have a notary.sock.
         cells: Clients that have an http.sock.
-        pseudonyms: Client to pseudonym; known only of what is wanted, so it is not compared.
+        accounts: What the notary is told of each; known only of what is wanted, so it is not compared.
     """
 
     notary: frozenset[str] = frozenset()
     cells: frozenset[str] = frozenset()
-    pseudonyms: Mapping[str, str] = field(default_factory=lambda: EMPTY, compare=False)
+    accounts: Mapping[str, Account] = field(default_factory=lambda: EMPTY, compare=False)
 
 
 @dataclass(frozen=True)

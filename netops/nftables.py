@@ -6,8 +6,9 @@ out of this machine:
 - lo: everything.
 - Outer interface: WireGuard's own datagrams, which answer authenticated peers only. No echo reply, no port
   unreachable, no reset, no neighbour advertisement (unless `outer_neighbours` names a router). ARP is not IP and stays.
-- Tunnel interface: TCP 443 of the node's tunnel address, to addresses in the peer sets. The sets are asked for every
-  packet, not for new connections alone, so taking an element out ends a connection at once.
+- Tunnel interface: TCP 443 of the node's tunnel address, to addresses in the peer sets; TCP 8444, the mailbox, to those of
+  guests, the throw-away peers of invitations. The sets are asked for every packet, not for new connections alone, so taking an
+  element out ends a connection at once.
 - Management interface: sshd's answers to control, and neighbour discovery if control has IPv6 addresses.
 
 Nothing opens a connection from this machine (P7): there is no rule for it. `flush ruleset` is never used; other tables
@@ -21,9 +22,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from appliance.core.bundle import Tunnel
+from appliance.core.enrolment import PORT as MAILBOX_PORT
 from appliance.core.errors import HostError
 from appliance.core.names import is_canonical_address
 from appliance.core.node import NodeSettings
@@ -32,6 +34,12 @@ TABLE = "inet appliance"
 # New WireGuard flows per second: far above 10,000 devices that all come back within seconds, far below what a flood
 # of forged sources needs to fill the connection table (262,144 entries of 30 s).
 NEW_FLOWS_PER_S = 4000
+
+# What is reached by whom; the names are fields of `netops.model.Firewall` and of the actions on it as well.
+SETS = {"peers4": "ipv4_addr", "peers6": "ipv6_addr", "guests4": "ipv4_addr", "guests6": "ipv6_addr"}
+
+Elements = Mapping[str, tuple[str, ...]]
+"""Name of a set to addresses."""
 
 _INTERFACE = re.compile(r"[a-z][a-z0-9-]{0,14}")
 
@@ -44,8 +52,7 @@ def render_rules(settings: NodeSettings, tunnel: Tunnel | None) -> str:
         tunnel: None before the first bundle: then everything but management is closed.
     """
     chains = [
-        "    set peers4 {\n        type ipv4_addr\n    }",
-        "    set peers6 {\n        type ipv6_addr\n    }",
+        *(f"    set {name} {{\n        type {kind}\n    }}" for name, kind in SETS.items()),
         _chain("prerouting", "raw", "accept", _prerouting(settings, tunnel)),
         _chain("input", "filter", "drop", _input(settings, tunnel)),
         _chain(
@@ -56,23 +63,22 @@ def render_rules(settings: NodeSettings, tunnel: Tunnel | None) -> str:
     return f"table {TABLE} {{\n" + "\n".join(chains) + "\n}\n"
 
 
-def render_load(rules: str, peers4: Iterable[str], peers6: Iterable[str]) -> bytes:
+def render_load(rules: str, elements: Elements) -> bytes:
     """Return the transaction that replaces the table; at no moment is there none."""
     # `delete` fails on a table that is not there, so it is made first.
     text = f"table {TABLE}\ndelete table {TABLE}\n{rules}"
-    return text.encode("ascii") + render_add(peers4, peers6)
+    return text.encode("ascii") + render_add(elements)
 
 
-def render_add(peers4: Iterable[str], peers6: Iterable[str]) -> bytes:
+def render_add(elements: Elements) -> bytes:
     """Return the transaction that adds elements."""
-    return _elements("add", peers4, peers6)
+    return _elements("add", elements)
 
 
-def render_delete(peers4: Iterable[str], peers6: Iterable[str]) -> bytes:
+def render_delete(elements: Elements) -> bytes:
     """Return the transaction that deletes elements, whether they are there or not."""
     # `delete` fails on an element that is not there, and one failure undoes the whole transaction.
-    four, six = list(peers4), list(peers6)
-    return _elements("add", four, six) + _elements("delete", four, six)
+    return _elements("add", elements) + _elements("delete", elements)
 
 
 def parse_sets(listing: bytes) -> dict[str, frozenset[str]]:
@@ -90,10 +96,10 @@ def parse_sets(listing: bytes) -> dict[str, frozenset[str]]:
         ) from error
 
 
-def _elements(verb: str, peers4: Iterable[str], peers6: Iterable[str]) -> bytes:
+def _elements(verb: str, elements: Elements) -> bytes:
     lines = []
-    for name, addresses in (("peers4", peers4), ("peers6", peers6)):
-        texts = sorted(_host(address) for address in addresses)
+    for name in SETS:
+        texts = sorted(_host(address) for address in elements.get(name, ()))
         if texts:
             lines.append(f"{verb} element {TABLE} {name} {{ {', '.join(texts)} }}\n")
     return "".join(lines).encode("ascii")
@@ -123,6 +129,8 @@ def _input(settings: NodeSettings, tunnel: Tunnel | None) -> list[str]:
         rules += [
             f"iifname {inside} ip saddr @peers4 ip daddr {_host(tunnel.address4)} tcp dport 443 accept",
             f"iifname {inside} ip6 saddr @peers6 ip6 daddr {_host(tunnel.address6)} tcp dport 443 accept",
+            f"iifname {inside} ip saddr @guests4 ip daddr {_host(tunnel.address4)} tcp dport {MAILBOX_PORT} accept",
+            f"iifname {inside} ip6 saddr @guests6 ip6 daddr {_host(tunnel.address6)} tcp dport {MAILBOX_PORT} accept",
             # Path MTU of an established flow; WireGuard's inner MTU rarely is the smallest one.
             f"iifname {inside} ip saddr @peers4 icmp type destination-unreachable ct state related accept",
             f"iifname {inside} ip6 saddr @peers6 icmpv6 type packet-too-big ct state related accept",
@@ -141,10 +149,13 @@ def _output(settings: NodeSettings, tunnel: Tunnel | None) -> list[str]:
     rules = ['oifname "lo" accept']
     if tunnel is not None:
         inside, outer = _quote(settings.tunnel_interface), _quote(settings.outer_interface)
-        back = "tcp sport 443 ct state established accept"
+        for name, port in (("peers", 443), ("guests", MAILBOX_PORT)):
+            back = f"tcp sport {port} ct state established accept"
+            rules += [
+                f"oifname {inside} ip saddr {_host(tunnel.address4)} ip daddr @{name}4 {back}",
+                f"oifname {inside} ip6 saddr {_host(tunnel.address6)} ip6 daddr @{name}6 {back}",
+            ]
         rules += [
-            f"oifname {inside} ip saddr {_host(tunnel.address4)} ip daddr @peers4 {back}",
-            f"oifname {inside} ip6 saddr {_host(tunnel.address6)} ip6 daddr @peers6 {back}",
             # Only WireGuard can hold this port. It may be a new flow: a rekey after the entry has timed out.
             f"oifname {outer} udp sport {tunnel.listen_port} accept",
         ]

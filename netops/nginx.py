@@ -9,6 +9,7 @@ import ipaddress
 import re
 from pathlib import Path
 
+from appliance.core import enrolment
 from appliance.core.bundle import Bundle
 from appliance.core.errors import HostError
 from appliance.core.node import NodePaths, NodeSettings
@@ -41,6 +42,9 @@ def render_config(bundle: Bundle, settings: NodeSettings, paths: NodePaths, cert
         "KEY": str(paths.keys / "tls.key"),
         "PEERS": str(paths.peers),
         "LOG": str(paths.log),
+        "MAILBOX": str(paths.mailbox_socket),
+        "MAILBOX_PORT": str(enrolment.PORT),
+        "MAILBOX_PATH": enrolment.PATH,
         "ADDRESS4": str(ipaddress.IPv4Address(bundle.tunnel.address4)),
         "ADDRESS6": str(ipaddress.IPv6Address(bundle.tunnel.address6)),
         "PREFIX6": str(prefix),

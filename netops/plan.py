@@ -17,7 +17,8 @@ from appliance.core.errors import RefusedError
 from appliance.core.policy import Policy
 from netops import actions
 from netops.actions import Action
-from netops.model import Files, Firewall, Interface, Peer, Served, State, Web
+from netops.model import Account, Files, Firewall, Interface, Peer, Served, State, Web
+from netops.nftables import SETS
 
 # A revocation waits for at most one action, so no action may take long: each of these takes about 0.2 s.
 PEERS_PER_ACTION = 2000
@@ -25,6 +26,7 @@ ROUTES_PER_ACTION = 4000
 POLICIES_PER_ACTION = 100
 
 T = TypeVar("T")
+_UNKNOWN = Account("")  # in a state that was generated; `render_state` knows everybody's
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,12 @@ def _plan_peers(have: Mapping[str, Peer], want: Mapping[str, Peer]) -> Plan:
 
 def _plan_firewall(have: State, want: State) -> Plan:
     old, new = have.firewall, want.firewall
-    gone4, gone6 = _sorted(old.peers4 - new.peers4), _sorted(old.peers6 - new.peers6)
-    flows = _sorted({*gone4, *gone6, *_addresses_of_removed_peers(have, want)})
+    gone = {name: _sorted(getattr(old, name) - getattr(new, name)) for name in SETS}
+    addresses = {address for elements in gone.values() for address in elements}
+    flows = _sorted({*addresses, *_addresses_of_removed_peers(have, want)})
     removals: list[Action] = []
-    if gone4 or gone6:
-        removals.append(actions.DeleteElements(gone4, gone6))
+    if addresses:
+        removals.append(actions.DeleteElements(**gone))
     if flows:
         removals.append(actions.EndFlows(flows))
     return Plan(tuple(removals), tuple(_firewall_additions(old, new)))
@@ -108,12 +111,11 @@ def _plan_firewall(have: State, want: State) -> Plan:
 
 def _firewall_additions(have: Firewall, want: Firewall) -> Iterator[Action]:
     if want.rules is not None and have.rules != want.rules:
-        yield actions.LoadFirewall(
-            want.rules, _sorted(have.peers4 & want.peers4), _sorted(have.peers6 & want.peers6)
-        )
-    added4, added6 = _sorted(want.peers4 - have.peers4), _sorted(want.peers6 - have.peers6)
-    if added4 or added6:
-        yield actions.AddElements(added4, added6)
+        kept = {name: _sorted(getattr(have, name) & getattr(want, name)) for name in SETS}
+        yield actions.LoadFirewall(want.rules, **kept)
+    added = {name: _sorted(getattr(want, name) - getattr(have, name)) for name in SETS}
+    if any(added.values()):
+        yield actions.AddElements(**added)
 
 
 def _addresses_of_removed_peers(have: State, want: State) -> Iterator[str]:
@@ -156,6 +158,7 @@ def _plan_files(have: Files, want: Files) -> Plan:
         removals=(
             # A changed policy may take something away, so it goes with the removals.
             *_policy_batches(changed),
+            *((actions.WriteRoster(want.roster),) if have.roster not in (None, want.roster) else ()),
             *((actions.RevokePolicies(revoked),) if revoked else ()),
             *((actions.RemoveRoutes(routes_gone),) if routes_gone else ()),
             *((actions.RemoveClients(gone),) if gone else ()),
@@ -163,6 +166,7 @@ def _plan_files(have: Files, want: Files) -> Plan:
         ),
         additions=(
             *((actions.WriteSeats(seats),) if seats else ()),
+            *((actions.WriteRoster(want.roster),) if have.roster is None and want.roster is not None else ()),
             *_policy_batches(new),
             *(actions.WriteRoutes(dict(batch)) for batch in _batches(routes, ROUTES_PER_ACTION)),
         ),
@@ -188,10 +192,10 @@ def _plan_served(have: Served, want: Served) -> Plan:
     additions: list[Action] = []
     gone, new = _sorted(have.notary - want.notary), _sorted(want.notary - have.notary)
     if gone:
-        kept = {c: want.pseudonyms.get(c, "") for c in _sorted(have.notary & want.notary)}
+        kept = {c: want.accounts.get(c, _UNKNOWN) for c in _sorted(have.notary & want.notary)}
         removals.append(actions.ServeNotary(kept, removed=gone))
     if new:
-        wanted = {c: want.pseudonyms.get(c, "") for c in _sorted(want.notary)}
+        wanted = {c: want.accounts.get(c, _UNKNOWN) for c in _sorted(want.notary)}
         additions.append(actions.ServeNotary(wanted, added=new))
     gone, new = _sorted(have.cells - want.cells), _sorted(want.cells - have.cells)
     if gone:

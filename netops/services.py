@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from appliance.core.node import NodePaths, NodeSettings
 from netops import command
 from netops.lines import call
+from netops.model import Account
 
 # A client that goes may take a cell that does not listen along: SIGTERM, 3 s, SIGKILL (node-protocols.md section 4).
 SERVE_TIMEOUT_S = 30.0
@@ -53,9 +54,9 @@ class Notary:
         """Return the clients that have a notary.sock."""
         return _folders_with(self._clients, "notary.sock")
 
-    def serve(self, clients: Mapping[str, str]) -> None:
-        """Tell it the whole set of clients, name to pseudonym."""
-        listed = [{"name": name, "pseudonym": pseudonym} for name, pseudonym in sorted(clients.items())]
+    def serve(self, clients: Mapping[str, Account]) -> None:
+        """Tell it the whole set of clients. A budget that there is not is left out."""
+        listed = [{"name": name, **_said(account)} for name, account in sorted(clients.items())]
         call(self._socket, "clients", clients=listed, timeout_s=SERVE_TIMEOUT_S)
 
     def status(self) -> dict[str, Any]:
@@ -143,6 +144,10 @@ class SystemdCells:
 def make_cells(settings: NodeSettings, paths: NodePaths) -> Cells:
     """Return who starts cells on this node."""
     return SystemdCells() if settings.services == "systemd" else LauncherCells(paths)
+
+
+def _said(account: Account) -> dict[str, Any]:
+    return {name: value for name, value in asdict(account).items() if value is not None}
 
 
 def _instance(unit: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from netops import actions
 from netops.actions import Action
 from netops.model import Firewall, Peer, State, Web
+from netops.nftables import SETS
 
 
 def simulate(steps: Iterable[Action], state: State) -> State:
@@ -71,12 +72,13 @@ def _peers(action: actions.RemovePeers | actions.SetPeers, have: Mapping[str, Pe
 def _firewall(
     action: actions.LoadFirewall | actions.AddElements | actions.DeleteElements, have: Firewall
 ) -> Firewall:
-    four, six = frozenset(action.peers4), frozenset(action.peers6)
+    named = {name: frozenset(getattr(action, name)) for name in SETS}
     if isinstance(action, actions.LoadFirewall):
-        return Firewall(action.rules, four, six)
+        return Firewall(action.rules, **named)
+    held = {name: getattr(have, name) for name in SETS}
     if isinstance(action, actions.AddElements):
-        return replace(have, peers4=have.peers4 | four, peers6=have.peers6 | six)
-    return replace(have, peers4=have.peers4 - four, peers6=have.peers6 - six)
+        return replace(have, **{name: held[name] | named[name] for name in SETS})
+    return replace(have, **{name: held[name] - named[name] for name in SETS})
 
 
 def _files(action: Action, state: State) -> State:
@@ -90,6 +92,8 @@ def _files(action: Action, state: State) -> State:
             files = replace(files, routes={**files.routes, **routes})
         case actions.RemoveRoutes(names):
             files = replace(files, routes={n: c for n, c in files.routes.items() if n not in names})
+        case actions.WriteRoster(roster):
+            files = replace(files, roster=roster)
         case actions.WriteSeats(names):
             files = replace(files, seats=files.seats | set(names))
         case actions.RemoveSeats(names):

@@ -12,6 +12,7 @@ from netops.actions import Action
 from netops.files import NodeFiles
 from netops.firewall import FirewallTable
 from netops.model import Served, State
+from netops.nftables import SETS, Elements
 from netops.services import Notary, make_cells
 from netops.tunnel import Tunnel
 from netops.web import WebServer
@@ -62,14 +63,14 @@ class World:
                 self.tunnel.remove_peers(keys)
             case actions.SetPeers(peers):
                 self.tunnel.set_peers(peers)
-            case actions.DeleteElements(peers4, peers6):
-                self.firewall.delete(peers4, peers6)
-            case actions.AddElements(peers4, peers6):
-                self.firewall.add(peers4, peers6)
+            case actions.DeleteElements():
+                self.firewall.delete(_elements(action))
+            case actions.AddElements():
+                self.firewall.add(_elements(action))
             case actions.EndFlows(addresses):
                 self.firewall.end_flows(addresses)
-            case actions.LoadFirewall(rules, peers4, peers6):
-                self.firewall.load(rules, peers4, peers6)
+            case actions.LoadFirewall(rules):
+                self.firewall.load(rules, _elements(action))
             case actions.RemoveAddresses(addresses):
                 self.tunnel.remove_addresses(addresses)
             case actions.DeleteInterface():
@@ -84,12 +85,14 @@ class World:
                 self.files.write_routes(routes)
             case actions.RemoveRoutes(names):
                 self.files.remove_routes(names)
+            case actions.WriteRoster(roster):
+                self.files.write_roster(roster)
             case actions.WriteSeats(names):
                 self.files.write_seats(names)
             case actions.RemoveSeats(names):
                 self.files.remove_seats(names)
-            case actions.ServeNotary(pseudonyms):
-                self.notary.serve(pseudonyms)
+            case actions.ServeNotary(accounts):
+                self.notary.serve(accounts)
             case actions.ServeCells(served):
                 self.cells.serve(served)
             case actions.ConfigureWeb(config, certificate):
@@ -118,9 +121,13 @@ class World:
                 }
                 for status in sorted(tunnel.peers, key=lambda status: status.peer.public_key)
             ],
-            "firewall": {"loaded": loaded, "peers4": len(firewall.peers4), "peers6": len(firewall.peers6)},
+            "firewall": {"loaded": loaded, **{name: len(getattr(firewall, name)) for name in SETS}},
             "clients": sorted(files.policies),
             "routes": len(files.routes),
             "nginx": {"running": self.web.pid() is not None},
             "seats": len(files.seats),
         }
+
+
+def _elements(action: actions.LoadFirewall | actions.AddElements | actions.DeleteElements) -> Elements:
+    return {name: getattr(action, name) for name in SETS}

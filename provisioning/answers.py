@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from appliance.core.bundle import Accepted
+from appliance.core.bundle import MAX_GUESTS, Accepted
+from appliance.core.enrolment import MAX_LETTER_CHARACTERS
 from appliance.core.heartbeat import SignedHeartbeat
 from appliance.core.names import Digest, Hex128, Key32, Name, Version
 from appliance.core.schema import Closed
@@ -28,10 +29,11 @@ class Identity(Closed):
 
 
 class State(Closed):
-    """What the node accepted last, and which model files it holds."""
+    """What the node accepted last, its epoch (0 before the first bundle), and which model files it holds."""
 
     accepted: Accepted | None
     boot: Hex128
+    epoch: Count
     models: Annotated[tuple[Digest, ...], Field(max_length=4096)]
 
 
@@ -39,6 +41,12 @@ class Stored(Closed):
     """Whether a model file was stored; False if the node had it."""
 
     stored: bool
+
+
+class Raised(Closed):
+    """The epoch that the node is in now."""
+
+    epoch: Count
 
 
 class Planned(Closed):
@@ -61,6 +69,13 @@ class Revoked(Closed):
 
     removed: Annotated[tuple[Key32, ...], Field(max_length=10_000)]
     ended: Annotated[tuple[Name, ...], Field(max_length=10_000)]
+    milliseconds: Milliseconds
+
+
+class Granted(Closed):
+    """Which devices are peers by a grant."""
+
+    added: Annotated[tuple[Key32, ...], Field(max_length=10_000)]
     milliseconds: Milliseconds
 
 
@@ -94,10 +109,33 @@ class Admitted(Closed):
     waiting: Count
 
 
+class Letter(Closed):
+    """What was posted to the node's mailbox for one invitation, and how far its exchange is."""
+
+    box: Annotated[
+        str, StringConstraints(max_length=MAX_LETTER_CHARACTERS, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
+    ]
+    progress: Literal["redeemed", "delivered", "confirmed"]
+    secret_sha256: Digest
+    v: Literal[1] = 1
+
+
+class Letters(Closed):
+    """What the mailbox holds."""
+
+    letters: Annotated[tuple[Letter, ...], Field(max_length=MAX_GUESTS)]
+
+
 class Published(Closed):
     """Size of the log that the node publishes."""
 
     size: Count
+
+
+class PublishedFile(Closed):
+    """A file of the log that the node publishes, in base64; None if it is not there."""
+
+    data: Annotated[str, StringConstraints(max_length=65_536)] | None
 
 
 class Placed(Closed):

@@ -7,18 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from appliance.core import canonical
 from appliance.core.errors import HostError, RefusedError, UnavailableError
+from appliance.core.health import Health, Peers
 from appliance.core.heartbeat import SignedHeartbeat
+from appliance.core.names import decode_base64
 from appliance.core.schema import Closed
 from provisioning.answers import (
     Admitted,
     Applied,
     Beat,
+    Granted,
     Identity,
+    Letter,
+    Letters,
     Placed,
     Planned,
     Published,
+    PublishedFile,
+    Raised,
     Receipts,
     Revoked,
     State,
@@ -30,9 +36,9 @@ from provisioning.conversation import Conversation
 QUICK_S = 15.0
 APPLY_S = 120.0
 REVOKE_S = 10.0
+GRANT_S = APPLY_S  # it takes part in the pass that runs
 SLOWEST_UPLOAD_BYTES_PER_S = 2**20
 CHUNK_BYTES = 2**18
-MAX_HEALTH_BYTES = 2**18
 
 T = TypeVar("T", bound=Closed)
 
@@ -70,32 +76,34 @@ class _Lane:
 
 
 class NodeClient:
-    """A node, over one connection with two lanes.
+    """A node, over one connection with three lanes.
 
-    Everything goes over the first lane, one request at a time; revocations go over the second, so that they never
-    wait behind a long `apply` or an upload. Safe to use from several threads.
+    Everything goes over the first lane, one request at a time. Revocations go over the second, so that they never wait
+    behind a long `apply`, an upload, or a grant that waits for one; grants go over the third. Safe to use from
+    several threads.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._main = _Lane(connection)
-        self._urgent = _Lane(connection)
+        self._revocations = _Lane(connection)
+        self._grants = _Lane(connection)
 
     def open(self) -> None:
-        """Open both lanes now, so that the first revocation pays for no handshake.
+        """Open every lane now, so that the first revocation pays for no handshake.
 
         Raises:
             UnavailableError: If the node cannot be reached.
             RefusedError: If the node does not show the pinned host key.
         """
-        self._main.open()
-        self._urgent.open()
+        for lane in (self._main, self._revocations, self._grants):
+            lane.open()
 
     def close(self) -> None:
-        """Close the connection; the next request connects anew. A request under way on either lane fails."""
+        """Close the connection; the next request connects anew. A request under way on any lane fails."""
         self._connection.close()
-        self._main.forget()
-        self._urgent.forget()
+        for lane in (self._main, self._revocations, self._grants):
+            lane.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +128,7 @@ class NodeClient:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise HostError(f"cannot read {path}", hint="pin the model again") from error
+            raise HostError(f"cannot read {path}", hint="appliance control model import") from error
         timeout_s = QUICK_S + size / SLOWEST_UPLOAD_BYTES_PER_S
         fields = {"sha256": sha256, "size": size}
         return self._ask(Stored, "model", fields, timeout_s, _chunks(path, size)).stored
@@ -140,18 +148,31 @@ class NodeClient:
     def revoke(self, revocation: str, signature: str) -> Revoked:
         """Cut devices and clients off, on the lane of its own."""
         fields = {"revocation": revocation, "signature": signature}
-        return _parse(Revoked, self._urgent.ask("revoke", fields, REVOKE_S))
+        return _parse(Revoked, self._revocations.ask("revoke", fields, REVOKE_S))
 
-    def health(self) -> dict[str, Any]:
-        """Return the node's health: integers, booleans and short texts, bounded in size."""
-        answer = self._main.ask("health", {}, QUICK_S)
-        if len(canonical.encode(answer)) > MAX_HEALTH_BYTES:
-            raise RefusedError("the health report is too large", field="health")
-        return answer
+    def raise_epoch(self, statement: str, signature: str) -> int:
+        """Send the restore key's word that the node goes on in a higher epoch; return the epoch it is in."""
+        return self._ask(Raised, "raise", {"statement": statement, "signature": signature}).epoch
+
+    def grant(self, grant: str, signature: str) -> Granted:
+        """Let devices in, on the lane of its own."""
+        return _parse(Granted, self._grants.ask("grant", {"grant": grant, "signature": signature}, GRANT_S))
+
+    def health(self) -> Health:
+        """Return the node's health."""
+        return self._ask(Health, "health")
+
+    def peers(self) -> Peers:
+        """Return which peers are connected, and which are stale."""
+        return self._ask(Peers, "peers")
 
     def receipts(self, after: int, limit: int = 1000) -> Receipts:
         """Return receipts after a position of the node's journal."""
         return self._ask(Receipts, "receipts", {"after": after, "limit": limit}, QUICK_S)
+
+    def letters(self) -> tuple[Letter, ...]:
+        """Return what devices that redeem invitations have left in the node's mailbox."""
+        return self._ask(Letters, "letters").letters
 
     def heartbeat(self, nonce: str) -> SignedHeartbeat:
         """Return what the node's notary says of its journal now."""
@@ -164,6 +185,14 @@ class NodeClient:
     def publish(self, files: dict[str, str], checkpoint: str) -> int:
         """Send tiles of the log, path to base64, or its checkpoint; return the size that the node publishes now."""
         return self._ask(Published, "publish", {"files": files, "checkpoint": checkpoint}).size
+
+    def published(self, path: str) -> bytes | None:
+        """Return a file of the log as the node publishes it, `checkpoint` or a tile; None if it is not there."""
+        data = self._ask(PublishedFile, "published", {"path": path}).data
+        try:
+            return None if data is None else decode_base64(data)
+        except ValueError as error:
+            raise RefusedError("the node's answer is not base64", field="data") from error
 
     def places(self, places: list[tuple[str, int]]) -> int:
         """Tell where in the log receipts of the node are; return the place below which it knows them all."""

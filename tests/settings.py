@@ -47,3 +47,4 @@ if VARIABLE not in os.environ:
 from control.settings import *  # noqa: F403
 
 ALLOWED_HOSTS = ["testserver"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a real one takes most of a test's time

@@ -22,13 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "part",
         nargs="?",
         default="path",
-        choices=["path", "serve", "receipts", "model"],
+        choices=["path", "serve", "receipts", "fleet", "model"],
         help="path: tunnel, TLS and NGINX before a cell; serve: our engine against llama.cpp's server; "
         "receipts: signing, admission, the log and its proofs; "
+        "fleet: ten thousand devices, from control's database to the node's kernel; "
         "model: write the synthetic model that serve measures with",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    path = parser.add_argument_group("path")
+    path = parser.add_argument_group("path and fleet")
     path.add_argument("--name", default="bench", help="name of the lab")
     serve = parser.add_argument_group("serve and model")
     serve.add_argument(
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         "path": _path,
         "serve": _serve,
         "receipts": _receipts,
+        "fleet": _fleet,
         "model": _model,
     }
     return parts[args.part](args, Console(stderr=True, highlight=False))
@@ -71,6 +73,15 @@ def _path(args: argparse.Namespace, console: Console) -> int:
 
     with console.status("starting") as spinner:
         report = measure_path(args.name, lambda text: spinner.update(f"{text} …"))
+    print(json.dumps(report.json()) if args.json else "\n".join(report.lines()))
+    return 0 if report.ok else 1
+
+
+def _fleet(args: argparse.Namespace, console: Console) -> int:
+    from appliance.bench.fleet.fleet import measure_fleet
+
+    with console.status("starting") as spinner:
+        report = measure_fleet(args.name, lambda text: spinner.update(f"{text} …"))
     print(json.dumps(report.json()) if args.json else "\n".join(report.lines()))
     return 0 if report.ok else 1
 

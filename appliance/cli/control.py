@@ -9,7 +9,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from control.commands import audit, clients, init, log, nodes, operators, pins, receipts, services
+from control.commands import (
+    aliases,
+    audit,
+    backup,
+    clients,
+    epochs,
+    init,
+    log,
+    models,
+    nodes,
+    operators,
+    receipts,
+    services,
+)
 
 HELP = "The management plane: set it up, run it, and say what the fleet should be."
 
@@ -17,7 +30,20 @@ HELP = "The management plane: set it up, run it, and say what the fleet should b
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    for module in (init, services, operators, clients, nodes, pins, receipts, log, audit):
+    for module in (
+        init,
+        services,
+        operators,
+        clients,
+        nodes,
+        models,
+        aliases,
+        receipts,
+        log,
+        audit,
+        backup,
+        epochs,
+    ):
         module.add_parsers(actions)
     for leaf in _leaves(parser):
         leaf.add_argument("--config", type=Path, metavar="FILE", help="control.json")

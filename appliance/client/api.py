@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ class Answer:
         pin: Pin id of the model that answers.
         ttft_ms: Milliseconds from sending the request to the first text.
         receipt: The signed receipt, once the session has ended.
+        access_expires_at: When the device's access ends, None if it does not.
     """
 
     receipt_id: str = ""
@@ -35,6 +37,7 @@ class Answer:
     ttft_ms: float | None = None
     tokens: int = 0
     receipt: SignedReceipt | None = None
+    access_expires_at: datetime | None = None
     parts: list[str] = field(default_factory=list)
 
 
@@ -133,6 +136,7 @@ class Api:
                 response.read()
                 raise _refusal(response)
             answer.receipt_id = response.headers["X-Receipt-Id"]
+            answer.access_expires_at = _time(response.headers.get("X-Access-Expires-At", ""))
             for text in self._read_stream(response.iter_lines(), answer):
                 if answer.ttft_ms is None:
                     answer.ttft_ms = (time.perf_counter() - started) * 1000
@@ -173,6 +177,13 @@ class _mapped_errors:  # noqa: N801 - reads as a statement
                 "the appliance does not answer",
                 hint="is the tunnel up? `wg show` should list a recent handshake",
             ) from error
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _code(response: httpx.Response) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from appliance.core.receipt import SignedReceipt
 
 _NOTES = Console(stderr=True, highlight=False)
 _TEXT = Console(highlight=False, markup=False)
+_WARN_AHEAD = timedelta(days=14)
 
 
 def ask(
@@ -33,6 +35,7 @@ def ask(
     file = folder.keep(answer.receipt) if answer.receipt else None
     if answer.receipt and not quiet:
         _say_receipt(answer.receipt, file)
+        _say_end(answer)
     return answer, file
 
 
@@ -41,6 +44,7 @@ def converse(folder: Folder, options: dict[str, Any]) -> int:
     api = Api(folder)
     session = api.open_session()
     messages: list[Message] = []
+    answer: Answer | None = None
     _NOTES.print("[dim]One session, nothing of it is kept. End with Ctrl-D.[/]")
     try:
         while (prompt := _read_prompt()) is not None:
@@ -56,6 +60,8 @@ def converse(folder: Folder, options: dict[str, Any]) -> int:
         signed = api.end_session(session)
         api.close()
     _say_receipt(signed, folder.keep(signed))
+    if answer is not None:
+        _say_end(answer)
     return 0
 
 
@@ -82,6 +88,18 @@ def _stream(api: Api, messages: list[Message], options: dict[str, Any], *, quiet
     if not quiet:
         _TEXT.print()
     return answer
+
+
+def expiry_warning(end: datetime | None, now: datetime) -> str | None:
+    """Return what to say of the end of this device's access, if it is near: both aware."""
+    if end is None or end - now > _WARN_AHEAD:
+        return None
+    return f"this device's access ends on {end.astimezone(UTC):%Y-%m-%d at %H:%M} UTC; ask the operator for another key"
+
+
+def _say_end(answer: Answer) -> None:
+    if warning := expiry_warning(answer.access_expires_at, datetime.now(UTC)):
+        _NOTES.print(f"[yellow]{warning}[/]")
 
 
 def _say_receipt(signed: SignedReceipt, file: Path | None) -> None:

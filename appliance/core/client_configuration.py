@@ -23,8 +23,8 @@ LogKey = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[!-~]+$")]
 BaseUrl = Annotated[str, StringConstraints(max_length=64, pattern=r"^https://[0-9a-f.:\[\]]+/v1$")]
 
 
-class ClientConfiguration(Closed):
-    """One device's way in.
+class DeviceConfiguration(Closed):
+    """One device's way in, but for its bearer token: what a device that made its own secrets is told.
 
     Attributes:
         v: Schema version.
@@ -32,7 +32,6 @@ class ClientConfiguration(Closed):
         public_key: The WireGuard public key that the operator was given; the client checks it against its own.
         base_url: The API inside the tunnel, as the `openai` package takes it.
         wireguard_conf: wg-quick(8) text; its `PrivateKey` is a placeholder, since the key never left the client.
-        token: Bearer token (256 random bits), the `api_key` of the `openai` package.
         ca_pem: The CA that signed the node's TLS certificate.
         keyring: The keys that verify receipts.
         log_keys: The two keys that verify heads of the log of receipts (docs/spec/log-v1.md section 3).
@@ -47,10 +46,19 @@ class ClientConfiguration(Closed):
     public_key: Key32
     base_url: BaseUrl
     wireguard_conf: Annotated[str, StringConstraints(max_length=4096)]
-    token: Token
     ca_pem: Pem
     keyring: Keyring
     log_keys: Annotated[tuple[LogKey, ...], Field(min_length=2, max_length=2)]
     witness_keys: Annotated[tuple[LogKey, ...], Field(max_length=16)] = ()
     pseudonym_key: Key32
     pin_ids: Annotated[tuple[Digest, ...], Field(max_length=64)]
+
+
+class ClientConfiguration(DeviceConfiguration):
+    """One device's way in.
+
+    Attributes:
+        token: Bearer token (256 random bits), the `api_key` of the `openai` package.
+    """
+
+    token: Token

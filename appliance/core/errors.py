@@ -30,7 +30,7 @@ class ApplianceError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = self.reason = message
         self.hint = hint
 
 
@@ -54,6 +54,7 @@ class RefusedError(ApplianceError):
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
         super().__init__(f"{field}: {message}" if field else message, hint=hint)
         self.field = field
+        self.reason = message  # for whoever shows it beside the field
 
 
 class BundleError(RefusedError):

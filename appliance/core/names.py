@@ -13,7 +13,7 @@ import secrets
 import socket
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 # A client, device, node or model name becomes a file name, a unit instance and a namespace name: so nothing that a
 # shell, a path or a unit file could read as syntax, and short enough for a socket path (108 bytes, unix(7)).
@@ -41,6 +41,9 @@ Timestamp = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$")
 ]
 """RFC 3339 in UTC with milliseconds, always `Z`."""
+
+UnixTime = Annotated[int, Field(ge=1, le=253_402_300_799)]
+"""Seconds since 1970 in UTC, up to the end of the year 9999."""
 
 ZERO_DIGEST = "0" * 64
 

@@ -28,6 +28,7 @@ class NodeSettings(Closed):
         tunnel_interface: Name of the WireGuard interface.
         control_addresses: Where control connects from, IPv4 or IPv6.
         bundle_key: Control's bundle key (Ed25519, canonical base64).
+        restore_key: Public half of the operator's offline key that alone raises the epoch; None: nothing does.
         services: Who starts NGINX and the cells: systemd, or this product's own launcher where systemd is not PID 1.
         nginx_group: Group that may connect to a cell's http.sock.
         cell_uid_base: First of the uids that the launcher gives to cells (systemd picks its own).
@@ -41,6 +42,7 @@ class NodeSettings(Closed):
     tunnel_interface: InterfaceName
     control_addresses: Annotated[tuple[Address4 | Address6, ...], Field(min_length=1, max_length=16)]
     bundle_key: Key32
+    restore_key: Key32 | None = None
     services: Literal["systemd", "launcher"]
     nginx_group: str = "www-data"
     cell_uid_base: Annotated[int, Field(ge=1000, le=2**31)] = 61_184
@@ -70,15 +72,18 @@ class NodePaths:
 
     | path | written by | read by |
     |---|---|---|
-    | state/ | agent | agent: accepted.json, bundle.json |
+    | state/ | agent | agent: accepted.json, bundle.json, raised.json |
     | keys/wireguard.key, keys/tls.key | agent | agent, NGINX |
     | notary/ | notary | notary: signing.key, journal/ |
     | log/ | agent | NGINX, notary: checkpoint, tile/ |
-    | models/sha256/<digest> | agent | cells |
+    | models/sha256/<digest>, <digest>.hashed | agent | cells |
     | clients/<client>/ | agent: policy.json; launcher or systemd: http.sock | the client's cell, NGINX |
     | notary_clients/<client>/notary.sock | notary | the client's cell alone: bound into its view |
     | peers/<address>.sock | agent | NGINX; symlink to ../clients/<client>/http.sock |
     | seats/<n> | agent | cells: flock |
+    | guests.json | agent | mailbox |
+    | mailbox/ (in run) | mailbox: http.sock | NGINX: the folder is its group's |
+    | mailbox/ (in var) | mailbox: letters; agent: removes | agent |
     """
 
     root: Path = Path("/")
@@ -131,6 +136,18 @@ class NodePaths:
     @property
     def peers(self) -> Path:
         return self.run / "peers"
+
+    @property
+    def mailbox(self) -> Path:
+        return self.var / "mailbox"
+
+    @property
+    def mailbox_socket(self) -> Path:
+        return self.run / "mailbox" / "http.sock"
+
+    @property
+    def roster(self) -> Path:
+        return self.run / "guests.json"
 
     @property
     def seats(self) -> Path:

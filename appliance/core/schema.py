@@ -65,6 +65,15 @@ class Closed(BaseModel):
             raise error(first["msg"].removeprefix("Value error, "), field=field) from None
 
 
+def is_absent(value: object) -> bool:
+    """Return whether a value says nothing, which is None, False or nothing in it: for `Field(exclude_if=is_absent)`.
+
+    A field that came to a schema later is left out where it says nothing. So a text from before it has the one spelling it always had,
+    and whoever does not know the field still reads what does not use it.
+    """
+    return value is None or value is False or value == ()
+
+
 @functools.cache
 def is_canonical_as_declared(schema: type[Closed]) -> bool:
     """Return whether JSON of this schema, its fields in the order of their declaration, is canonical.

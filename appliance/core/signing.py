@@ -32,9 +32,12 @@ class Purpose(StrEnum):
 
     BUNDLE = "bundle/v1"
     REVOCATION = "revocation/v1"
+    GRANT = "grant/v1"
     RECEIPT = "receipt/v1"
     KEYRING = "keyring/v1"
     HEARTBEAT = "heartbeat/v1"
+    EPOCH = "epoch/v1"
+    BACKUP = "backup/v1"
 
 
 def _framed(purpose: Purpose, message: bytes) -> bytes:

@@ -95,7 +95,8 @@ def ask(lab: Lab) -> dict[str, Any]:
 
 
 def _chat(lab: Lab, client: MachineSpec, text: str) -> dict[str, Any]:
-    chat = appliance("client", "chat", "--json", "--dir", LAPTOP, "--max-tokens", "48", text)
+    options = ("--max-tokens", "48", "--temperature", "0")  # what is shown is the model, not chance
+    chat = appliance("client", "chat", "--json", "--dir", LAPTOP, *options, text)
     return last_json(lab[client].run(*chat).stdout)
 
 

@@ -233,7 +233,8 @@ def _ask(paths: NodePaths, client: LocalClient, folder: Folder, text: str) -> tu
     api = Api(folder, transport=transport, headers={"X-Peer-Address": client.address})
     answer = Answer()
     try:
-        for _ in api.chat([{"role": "user", "content": text}], answer, max_tokens=48):
+        # Temperature 0: what is shown is the model, not chance.
+        for _ in api.chat([{"role": "user", "content": text}], answer, max_tokens=48, temperature=0):
             pass
     finally:
         api.close()

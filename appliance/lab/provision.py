@@ -32,7 +32,7 @@ from appliance.lab.topology import (
 CONTROL_STATE = "/var/lib/appliance-control"
 CONTROL_CONFIG = f"{CONTROL_STATE}/control.json"
 LIMITS = "/srv/limits.json"
-RELAY_USER, NOTARY_USER = "appliance-relay", "appliance-notary"
+RELAY_USER, NOTARY_USER, MAILBOX_USER = "appliance-relay", "appliance-notary", "appliance-mailbox"
 WEB_USER, RECONCILER_USER = "appliance-web", "appliance-reconcile"
 READY_TIMEOUT_S = 30.0
 CELL_IDLE_S = 5
@@ -113,7 +113,8 @@ def start_node(node: Machine, *, bundle_key: str, ssh_key: str) -> str:
     add_user(node, RELAY_USER, login="/bin/sh")
     # A password that nothing matches: sshd refuses accounts that are locked ("!") altogether.
     node.run("usermod", "--password", "*", RELAY_USER)
-    add_user(node, NOTARY_USER)
+    for user in (NOTARY_USER, MAILBOX_USER):
+        add_user(node, user)
     settings = NodeSettings(
         node=NODE.name,
         outer_interface=OUTER,
@@ -128,7 +129,11 @@ def start_node(node: Machine, *, bundle_key: str, ssh_key: str) -> str:
     for folder in (paths.notary, paths.notary_clients):
         folder.mkdir(parents=True, mode=0o700)
         node.run("chown", NOTARY_USER, "/" + str(folder.relative_to(node.root)))
+    for folder, group in ((paths.mailbox, MAILBOX_USER), (paths.mailbox_socket.parent, settings.nginx_group)):
+        folder.mkdir(parents=True, mode=0o750)
+        node.run("chown", f"{MAILBOX_USER}:{group}", "/" + str(folder.relative_to(node.root)))
     node.service("notary", *appliance("notary"), user=NOTARY_USER)
+    node.service("mailbox", *appliance("mailbox"), user=MAILBOX_USER)
     reload_nginx = ("nginx", "-c", "/run/appliance/nginx/nginx.conf", "-s", "reload")
     node.service("launcher", *appliance("launcher", "--after-exit", *reload_nginx))
     wait_until(lambda: paths.launcher_socket.exists() and paths.notary_control.exists(), "the notary", node)
@@ -191,5 +196,8 @@ def add_client(mgmt: Machine, name: str, model: str) -> None:
 
 
 def pin_model(mgmt: Machine, weights: Path, manifest: Path) -> str:
-    """Import a model into control and return its pin id."""
-    return str(control(mgmt, "pin", "add", str(weights), str(manifest))["pin_id"])
+    """Import a model into control, verify and activate it; return its pin id."""
+    pin = control(mgmt, "model", "import", str(weights), "--manifest", str(manifest))
+    for verb in ("verify", "activate"):
+        control(mgmt, "model", verb, str(pin["name"]), str(pin["version"]))
+    return str(pin["pin_id"])

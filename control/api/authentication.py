@@ -1,4 +1,4 @@
-"""Bearer tokens of operators (RFC 6750)."""
+"""Bearer tokens of operators (RFC 6750), and sessions of the console."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from ipaddress import ip_address, ip_network
 
 from django.contrib.auth.models import User
 from django.utils import timezone
-from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from control.operators.models import ApiToken
 from control.operators.services import token_digest
+from control.operators.sessions import is_verified
 
 
 def _comes_from(request: Request, token: ApiToken) -> bool:
@@ -54,3 +55,15 @@ class BearerAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 - DRF's signature
         """Return the challenge of a 401 answer."""
         return "Bearer"
+
+
+class VerifiedSessionAuthentication(SessionAuthentication):
+    """Admits the operator of a session whose second factor was verified."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        """Return the operator, or None when the request belongs to no such session.
+
+        Raises:
+            PermissionDenied: If it does, and shows that another site may have made it.
+        """
+        return super().authenticate(request) if is_verified(request.session) else None

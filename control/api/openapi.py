@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 
 from appliance import __version__
 from appliance.core.schema import Closed
+from control.api import etags, idempotency
 from control.api.permissions import needed_right_of
 from control.api.problems import CONTENT_TYPE
 from control.operators.roles import Role, may
@@ -38,12 +39,14 @@ class Spoken(NamedTuple):
         query: Schema of its query string.
         answer: What it gives: a shape, a closed schema, an object of some form, or a media type; None: the view's own shape.
         status: Of an answer that is no problem.
+        tagged: It comes with an `ETag`; what changes it takes that in `If-Match`.
     """
 
     body: type[Closed] | None = None
     query: type[Closed] | None = None
     answer: type[serializers.Serializer[Any] | Closed | dict[str, Any]] | str | None = None
     status: int = 200
+    tagged: bool = False
 
 
 class Description(APIView):
@@ -124,9 +127,17 @@ def _operation(view: Any, method: str, action: str, route: str, schemas: dict[st
         "tags": [_path(route).split("/")[1]],
         "summary": (documented or _SUMMARIES.get(action, "")).strip().partition("\n")[0],
         "description": f"Roles: {', '.join(roles)}.",
-        "parameters": [*_path_parameters(route), *_query_parameters(action, spoken, schemas)],
+        "parameters": [
+            *_path_parameters(route),
+            *_query_parameters(action, spoken, schemas),
+            *_header_parameters(getattr(view, action), spoken),
+        ],
         "responses": {
-            str(spoken.status): {"description": "Done", "content": _content(view, action, spoken, schemas)},
+            str(spoken.status): {
+                "description": "Done",
+                "content": _content(view, action, spoken, schemas),
+                **({"headers": {"ETag": {"schema": {"type": "string"}}}} if spoken.tagged else {}),
+            },
             "default": {
                 "description": "A problem",
                 "content": {CONTENT_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
@@ -168,6 +179,31 @@ def _query_parameters(action: str, spoken: Spoken, schemas: dict[str, Any]) -> l
             for name, part in schema["properties"].items()
         ]
     return parameters
+
+
+def _header_parameters(method: Any, spoken: Spoken) -> list[dict[str, Any]]:
+    headers = []
+    if getattr(method, "takes_key", False):
+        headers.append(
+            (
+                idempotency.HEADER,
+                False,
+                idempotency.PATTERN,
+                "repeated, it is answered again and not done again",
+            )
+        )
+    if spoken.tagged and spoken.body is not None:
+        headers.append((etags.IF_MATCH, True, etags.PATTERN, "the ETag of what was seen"))
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": required,
+            "description": told,
+            "schema": {"type": "string", "pattern": pattern},
+        }
+        for name, required, pattern, told in headers
+    ]
 
 
 def _as_text(schema: dict[str, Any]) -> dict[str, Any]:

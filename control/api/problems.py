@@ -20,6 +20,16 @@ logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 
 
+class StatusError(RefusedError):
+    """A refusal of the API that has an HTTP status of its own.
+
+    Attributes:
+        status: That one.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+
+
 def problem_response(error: Exception, context: dict[str, Any]) -> Response:  # noqa: ARG001 - DRF's signature
     """Turn any exception into a problem document; DRF's exception handler."""
     problem = describe_problem(error)
@@ -53,7 +63,9 @@ def describe_problem(error: Exception) -> dict[str, Any]:
 
 def _from_appliance(error: ApplianceError) -> dict[str, Any]:
     status = HTTPStatus.BAD_REQUEST
-    if isinstance(error, UnavailableError):
+    if isinstance(error, StatusError):
+        status = error.status
+    elif isinstance(error, UnavailableError):
         status = HTTPStatus.SERVICE_UNAVAILABLE
     elif isinstance(error, HostError):
         status = HTTPStatus.INTERNAL_SERVER_ERROR

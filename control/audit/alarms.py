@@ -74,6 +74,37 @@ ADVICE: Final = {
         "one signs with its key.",
         "After a restore, raise the epoch. Otherwise look for who else holds the bundle key, and replace it.",
     ),
+    AlarmKind.DISK_FULL: Advice(
+        "A disk is nearly full",
+        "Less than a tenth of a file system of the node is free. A notary without room opens no sessions.",
+        "Look at which (`appliance control node show`), and free some: retire models that nobody uses, or let control "
+        "fetch receipts.",
+    ),
+    AlarmKind.CLOCK_OFF: Advice(
+        "The node's clock is off",
+        "It differs from control's by more than two seconds. Receipts carry the node's time.",
+        "Compare both with a clock that you trust, and mend time synchronisation on the one that is wrong.",
+    ),
+    AlarmKind.DIGEST_FAILED: Advice(
+        "A model file has other bytes than its pin",
+        "The node read the file, and its digest is not the pinned one, or the file is gone. Cells refuse to load it.",
+        "Look at the node's disk. If nobody worked on it, treat the node as taken over. Remove the file: control sends it again.",
+    ),
+    AlarmKind.NODE_UNREACHABLE: Advice(
+        "The node does not answer",
+        "No pass has reached it for two minutes. It serves with what it has; revocations do not reach it.",
+        "Look at the node and its management network. To cut somebody off meanwhile, turn the node off.",
+    ),
+    AlarmKind.NODE_DRIFTED: Advice(
+        "The node is not what it should be",
+        "Passes reach it, and it goes on with an older bundle than the one that it was sent.",
+        "`appliance control node show` names the code of the failed pass; `appliance node plan` on the node says what it lacks.",
+    ),
+    AlarmKind.SEATS_EXHAUSTED: Advice(
+        "The node has no free seat",
+        "Every seat is taken and connections wait for one. Clients are told to come again.",
+        "Give the node more seats if its memory allows, shorten `cell_idle_s`, or move clients to another node.",
+    ),
 }
 
 ON_RECEIPTS: Final = frozenset({AlarmKind.RECEIPT_CHANGED, AlarmKind.BAD_SIGNATURE, AlarmKind.CHAIN_GAP})

@@ -11,7 +11,7 @@ from appliance.core.heartbeat import Heartbeat, verify_heartbeat
 from appliance.core.names import random_id
 from control.audit.models import Alarm, AlarmKind
 from control.audit.services import raise_alarm
-from control.fleet.models import Node
+from control.fleet.models import Duty, Node
 from provisioning.node import NodeClient
 
 
@@ -40,7 +40,8 @@ def take_heartbeat(node: Node, client: NodeClient) -> Heartbeat | None:
 def watch_silence(silent: timedelta) -> int:
     """Raise an alarm, once, over each node whose last heartbeat is so long ago; return how many were raised."""
     raised = 0
-    for node in Node.objects.filter(heartbeat_at__lt=timezone.now() - silent):
+    watched = Node.objects.exclude(duty=Duty.MAINTENANCE)  # whoever works on it knows
+    for node in watched.filter(heartbeat_at__lt=timezone.now() - silent):
         since = node.heartbeat_at.isoformat(timespec="seconds") if node.heartbeat_at else ""
         if not Alarm.objects.filter(node=node, kind=AlarmKind.NODE_SILENT, subject=since).exists():
             raise_alarm(node, AlarmKind.NODE_SILENT, since)

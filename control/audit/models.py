@@ -118,7 +118,7 @@ class ReceiptRecord(models.Model):
 
 
 class AlarmKind(models.TextChoices):
-    """What went wrong. Each means that a node, or somebody between, did what no honest node does."""
+    """What went wrong: first what no honest node does, then what an operator must mend."""
 
     RECEIPT_CHANGED = "receipt_changed"  # a receipt id came again with other bytes
     BAD_SIGNATURE = "bad_signature"  # a receipt does not verify
@@ -130,13 +130,19 @@ class AlarmKind(models.TextChoices):
     JOURNAL_SHRUNK = "journal_shrunk"  # the node's journal is shorter than what it handed over before
     KEY_CHANGED = "key_changed"  # a node shows another key than the one learned first
     NODE_AHEAD = "node_ahead"  # a node accepted a bundle that this control has no record of
+    DISK_FULL = "disk_full"  # a file system of a node is nearly full
+    CLOCK_OFF = "clock_off"  # a node's clock is not control's
+    DIGEST_FAILED = "digest_failed"  # a model file on a node has other bytes than its pin
+    NODE_UNREACHABLE = "node_unreachable"  # a node does not answer
+    NODE_DRIFTED = "node_drifted"  # passes leave a node at another bundle than it should have
+    SEATS_EXHAUSTED = "seats_exhausted"  # every seat is taken, and somebody waits
 
 
 class Alarm(models.Model):
     """Something an operator must look at.
 
     Attributes:
-        subject: A receipt id, a position or the name of a key: nothing that a client chose.
+        subject: A receipt id, a position, the name of a key, or what is wrong since when: nothing that a client chose.
         count: How often it came.
     """
 

@@ -15,7 +15,8 @@ from django.urls import reverse
 
 from appliance.core.errors import RefusedError
 from control.clients.forms import ClientForm, DeviceForm
-from control.clients.models import Client, Device
+from control.clients.invitations import approve_invitation, cancel_invitation
+from control.clients.models import Client, Device, Invitation
 from control.clients.services import resume_client, revoke_client, revoke_device, suspend_client
 from control.readonly import ReadOnlyAdmin
 
@@ -68,10 +69,10 @@ class ClientAdmin(Adding, ReadOnlyAdmin):
 
     add_form = ClientForm
 
-    list_display = ("name", "state", "home", "created_at")
+    list_display = ("name", "state", "home", "expires_at", "created_at")
     list_filter = ("state", "home")
     search_fields = ("name",)
-    fields = ("name", "state", "home", "allowed_models", "limits", "created_at")
+    fields = ("name", "state", "home", "allowed_models", "limits", "expires_at", "created_at")
     actions = ("suspend", "resume", "revoke")
 
     @admin.action(permissions=["verb"], description="Suspend the chosen clients")
@@ -96,13 +97,47 @@ class DeviceAdmin(Adding, ReadOnlyAdmin):
 
     add_form = DeviceForm
 
-    list_display = ("name", "client", "state", "public_key", "index", "created_at")
+    list_display = ("name", "client", "state", "public_key", "index", "expires_at", "created_at")
     list_filter = ("state",)
     search_fields = ("name", "client__name", "public_key")
-    fields = ("client", "name", "state", "public_key", "index", "created_at", "revoked_at")
+    fields = ("client", "name", "state", "public_key", "index", "expires_at", "created_at", "revoked_at")
     actions = ("revoke",)
 
     @admin.action(permissions=["verb"], description="Revoke the chosen devices for good")
     def revoke(self, request: HttpRequest, queryset: QuerySet[Device]) -> None:
         """Cut them off for good."""
         _apply(request, queryset, revoke_device, "revoked")
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnlyAdmin):
+    """Invitations: approve, cancel. They are made where their ticket can be shown: by the API and the command line."""
+
+    list_display = ("__str__", "state", "fingerprint", "created_at", "expires_at", "ended_at")
+    list_filter = ("state",)
+    list_select_related = ("client",)
+    search_fields = ("device_name", "client__name")
+    fields = (
+        "client",
+        "device_name",
+        "state",
+        "needs_approval",
+        "public_key",
+        "fingerprint",
+        "refusal",
+        "created_at",
+        "expires_at",
+        "redeemed_at",
+        "ended_at",
+    )
+    actions = ("approve", "cancel")
+
+    @admin.action(permissions=["verb"], description="Approve the keys of the chosen invitations")
+    def approve(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
+        """Let the keys in whose fingerprints were compared."""
+        _apply(request, queryset, approve_invitation, "approved")
+
+    @admin.action(permissions=["verb"], description="Cancel the chosen invitations")
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
+        """End them."""
+        _apply(request, queryset, cancel_invitation, "cancelled")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import wgconfig
 
 from appliance.core.bundle import Tunnel
-from appliance.core.client_configuration import PRIVATE_KEY_PLACEHOLDER, ClientConfiguration
+from appliance.core.client_configuration import PRIVATE_KEY_PLACEHOLDER, DeviceConfiguration
 from appliance.core.receipt import Keyring
 
 KEEPALIVE_S = 25  # keeps the NAT mapping of a client's router open; wg(8) names this value as sensible
@@ -32,17 +32,6 @@ class NodeEnd:
     tunnel: Tunnel
 
 
-@dataclass(frozen=True)
-class DeviceSecrets:
-    """What is made once and shown once."""
-
-    token: str
-    preshared_key: str
-
-    def __repr__(self) -> str:
-        return "DeviceSecrets(masked)"
-
-
 def render_configuration(
     *,
     client: str,
@@ -50,19 +39,18 @@ def render_configuration(
     public_key: str,
     addresses: tuple[str, str],
     node: NodeEnd,
-    secrets: DeviceSecrets,
+    preshared_key: str,
     material: PublicMaterial,
     pseudonym_key: str,
     pin_ids: tuple[str, ...],
-) -> ClientConfiguration:
-    """Return the configuration of one device."""
-    return ClientConfiguration(
+) -> DeviceConfiguration:
+    """Return the configuration of one device, but for its token."""
+    return DeviceConfiguration(
         client=client,
         device=device,
         public_key=public_key,
         base_url=f"https://{node.tunnel.address4}/v1",
-        wireguard_conf=render_wireguard(addresses, node, secrets.preshared_key),
-        token=secrets.token,
+        wireguard_conf=render_wireguard(addresses, node, preshared_key),
         ca_pem=material.ca_pem,
         keyring=material.keyring,
         log_keys=material.log_keys,

@@ -1,23 +1,37 @@
-"""Adds a device: makes its secrets, stores what control needs of them, returns what the client takes home once."""
+"""Adds a device: stores what control needs of its secrets, returns what the client takes home once.
+
+Its secrets are made here when an operator adds it (`add_device`), and on the client when it redeems an invitation (`admit_device`).
+"""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from appliance.core.client_configuration import TOKEN_PREFIX, ClientConfiguration
+from appliance.core.client_configuration import TOKEN_PREFIX, ClientConfiguration, DeviceConfiguration
 from appliance.core.errors import HostError, RefusedError, UnavailableError
 from appliance.core.names import encode_base64
 from appliance.core.receipt import Keyring
 from appliance.core.sealed import seal
 from control.clients.addresses import device_addresses, next_index
-from control.clients.configuration import DeviceSecrets, NodeEnd, PublicMaterial, render_configuration
-from control.clients.models import AddressCounter, Client, ClientState, Device, DeviceState
+from control.clients.configuration import NodeEnd, PublicMaterial, render_configuration
+from control.clients.expiry import parse_end
+from control.clients.models import (
+    CONNECTING,
+    AddressCounter,
+    Client,
+    ClientState,
+    Device,
+    DeviceState,
+    Invitation,
+)
 from control.clients.requests import NewDevice
 from control.clients.services import find_client
 from control.config import ControlPaths, WitnessConfig
@@ -31,48 +45,75 @@ from control.pins.models import ModelPin, PinState
 MAX_DEVICES = 10_000  # per client; the bundle's schema says so
 
 
-def add_device(new: NewDevice) -> ClientConfiguration:
-    """Add a device and return its configuration, which cannot be had a second time.
+@dataclass(frozen=True)
+class KnownSecrets:
+    """What control learns of a device's secrets: of the token only its digest."""
+
+    token_sha256: str
+    preshared_key: str = field(repr=False)
+
+
+def add_device(new: NewDevice, replaced: Device | None = None) -> ClientConfiguration:
+    """Make a device's secrets, add it and return its configuration, which cannot be had a second time. As `admit_device`."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    preshared_key = encode_base64(secrets.token_bytes(32))
+    rest = admit_device(new, KnownSecrets(token_digest(token), preshared_key), replaced)
+    return ClientConfiguration(**dict(rest), token=token)
+
+
+def admit_device(new: NewDevice, known: KnownSecrets, replaced: Device | None = None) -> DeviceConfiguration:
+    """Add a device whose secrets were made already; return what else it needs.
+
+    Args:
+        new: What was asked for.
+        known: What control learns of the secrets.
+        replaced: The key whose place this one takes, as it was.
 
     Raises:
-        RefusedError: Naming the field: a key that was used before, a name that is taken, a client that is revoked, a
-            tunnel network that is full.
+        RefusedError: Naming the field: a key that was used before, a name that is taken, a client that is revoked, an
+            end that has passed, a tunnel network that is full.
         UnavailableError: If the reconciler has not reached the client's node yet, so its key is not known.
     """
+    expires_at = parse_end(new.expires_at, timezone.now())
     material = read_public_material(settings.PATHS, settings.CONFIG.witnesses)
-    seal_key = _read(settings.PATHS.seal_public).strip()
-    made = DeviceSecrets(
-        token=TOKEN_PREFIX + secrets.token_urlsafe(32),
-        preshared_key=encode_base64(secrets.token_bytes(32)),
-    )
+    seal_key = read_seal_key(settings.PATHS)
     with transaction.atomic():
         client = find_client(new.client)
-        node = _node_end(client.home)
-        _verify_new(client, new)
-        index = _take_index(node)
+        node = node_end(client.home)
+        _verify_new(client, new, known.token_sha256)
+        index = take_index(node)
         try:
             Device.objects.create(
                 client=client,
                 name=new.name,
                 public_key=new.public_key,
                 sealed_preshared_key=seal(
-                    seal_key, made.preshared_key.encode("ascii"), seal_context(new.public_key)
+                    seal_key, known.preshared_key.encode("ascii"), seal_context(new.public_key)
                 ),
-                token_sha256=token_digest(made.token),
+                token_sha256=known.token_sha256,
                 index=index,
+                expires_at=expires_at,
             )
         except IntegrityError as error:
             raise RefusedError("the name or key was taken a moment ago", field="public_key") from error
         hint_on_commit()
-        facts = created(index=index, public_key=new.public_key, state=DeviceState.ACTIVE)
-        record(Verb.DEVICE_ADD, f"{client.name}/{new.name}", facts)
+        name = f"{client.name}/{new.name}"
+        facts = {"expires_at": expires_at, "index": index, "public_key": new.public_key}
+        if replaced is None:
+            record(Verb.DEVICE_ADD, name, created(**facts, state=DeviceState.ACTIVE))
+        else:
+            record(
+                Verb.DEVICE_ROTATE,
+                name,
+                {fact: (getattr(replaced, fact), value) for fact, value in facts.items()},
+            )
     return render_configuration(
         client=client.name,
         device=new.name,
         public_key=new.public_key,
         addresses=device_addresses(node.tunnel, index),
         node=node,
-        secrets=made,
+        preshared_key=known.preshared_key,
         material=material,
         pseudonym_key=client.pseudonym_key,
         pin_ids=_pin_ids(client),
@@ -105,7 +146,17 @@ def read_public_material(paths: ControlPaths, witnesses: Iterable[WitnessConfig]
     )
 
 
-def _node_end(node: Node) -> NodeEnd:
+def read_seal_key(paths: ControlPaths) -> str:
+    """Return the public key that boxes for the reconciler are closed with. Raises HostError if it is missing."""
+    return _read(paths.seal_public).strip()
+
+
+def node_end(node: Node) -> NodeEnd:
+    """Return the node as a client's WireGuard sees it.
+
+    Raises:
+        UnavailableError: If the reconciler has not met it yet.
+    """
     # Without the certified receipt key the client could not verify what it takes home.
     if not node.wireguard_public_key or not node.receipt_public_key:
         raise UnavailableError(
@@ -115,7 +166,7 @@ def _node_end(node: Node) -> NodeEnd:
     return NodeEnd(endpoint=node.endpoint, public_key=node.wireguard_public_key, tunnel=node.tunnel)
 
 
-def _verify_new(client: Client, new: NewDevice) -> None:
+def _verify_new(client: Client, new: NewDevice, token_sha256: str) -> None:
     if client.state == ClientState.REVOKED:
         raise RefusedError("the client was revoked", field="client")
     # Revoked devices count too: a key that was cut off once may be in the wrong hands, and keys cost nothing.
@@ -123,14 +174,28 @@ def _verify_new(client: Client, new: NewDevice) -> None:
         raise RefusedError("the key was used before", field="public_key", hint="make a new key on the client")
     if Node.objects.filter(wireguard_public_key=new.public_key).exists():
         raise RefusedError("the key of a node", field="public_key")
-    active = Device.objects.filter(client=client, state=DeviceState.ACTIVE)
-    if active.filter(name=new.name).exists():
-        raise RefusedError("the client has a device of this name", field="name")
-    if active.count() >= MAX_DEVICES:
+    if Invitation.objects.filter(guest_public_key=new.public_key).exists():
+        raise RefusedError("the key of an invitation", field="public_key")
+    # Only a redemption can bring a digest that is there, and whoever knows one needs no second device of the same token.
+    if Device.objects.filter(token_sha256=token_sha256).exists():
+        raise RefusedError("the token was used before", field="token_sha256")
+    connecting = Device.objects.filter(client=client, state__in=CONNECTING)
+    if connecting.filter(name=new.name, state=DeviceState.ACTIVE).exists():
+        raise RefusedError(
+            "the client has a device of this name",
+            field="name",
+            hint="another key for it: appliance control device rotate",
+        )
+    if connecting.count() >= MAX_DEVICES:
         raise RefusedError("the client has as many devices as there can be", field="client")
 
 
-def _take_index(node: NodeEnd) -> int:
+def take_index(node: NodeEnd) -> int:
+    """Take the next index of a tunnel address, in the caller's transaction; none is given out twice.
+
+    Raises:
+        RefusedError: If the node's tunnel network is full.
+    """
     # The row lock (SQLite: the transaction's own write lock) lets one device at a time take an index.
     AddressCounter.objects.get_or_create(pk=1)
     counter = AddressCounter.objects.select_for_update().get(pk=1)

@@ -15,11 +15,12 @@ from control.clients.enrolment import add_device
 from control.clients.models import Client
 from control.clients.requests import NewClient, NewDevice
 from control.clients.services import create_client
+from control.fleet.models import Node
 from control.pins.models import ModelPin
 
 
 class ClientForm(forms.Form):
-    """A client to create."""
+    """A client to create. Where there is more than one node, its home is asked for."""
 
     name = forms.CharField(
         max_length=32, help_text="Lower-case letters, digits and single hyphens; unique for ever."
@@ -36,14 +37,20 @@ class ClientForm(forms.Form):
         models = self.fields["models"]
         if isinstance(models, forms.MultipleChoiceField):
             models.choices = [(name, name) for name in names]
+        nodes = list(Node.objects.values_list("name", flat=True))
+        if len(nodes) > 1:
+            self.fields["node"] = forms.ChoiceField(
+                choices=[(name, name) for name in nodes], help_text="Its home: its cell runs there."
+            )
 
     def save(self) -> Client | None:
         """Create the client; on a refusal put the reason beside its field and return None."""
-        wanted = {"name": self.cleaned_data["name"], "models": self.cleaned_data["models"] or None}
+        given = self.cleaned_data
+        wanted = {"name": given["name"], "models": given["models"] or None, "node": given.get("node")}
         try:
             return create_client(NewClient.parse(wanted))
         except ApplianceError as error:
-            _show(self, error)
+            show_refusal(self, error)
             return None
 
 
@@ -55,25 +62,31 @@ class DeviceForm(forms.Form):
     public_key = forms.CharField(
         max_length=64,
         widget=forms.TextInput(attrs={"size": 50, "autocomplete": "off", "spellcheck": "false"}),
-        help_text="Printed by `appliance client keygen` on the client's computer. The private key never leaves it.",
+        help_text="What “appliance client keygen” printed on the client's computer. The private key never leaves it.",
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, client: str | None = None, **kwargs: Any) -> None:
+        """Ask whose it is, unless the page knows the `client`."""
         super().__init__(*args, **kwargs)
+        if client is not None:
+            self.fields["client"] = forms.CharField(initial=client, disabled=True, widget=forms.HiddenInput)
+            return
         names = Client.objects.filter(state="active").order_by("name").values_list("name", flat=True)
-        client = self.fields["client"]
-        if isinstance(client, forms.ChoiceField):
-            client.choices = [(name, name) for name in names]
+        choice = self.fields["client"]
+        if isinstance(choice, forms.ChoiceField):
+            choice.choices = [(name, name) for name in names]
 
     def save(self) -> ClientConfiguration | None:
         """Add the device; on a refusal put the reason beside its field and return None."""
         try:
             return add_device(NewDevice.parse(dict(self.cleaned_data)))
         except ApplianceError as error:
-            _show(self, error)
+            show_refusal(self, error)
             return None
 
 
-def _show(form: forms.Form, error: ApplianceError) -> None:
-    field = error.field if isinstance(error, RefusedError) and error.field in form.fields else None
-    form.add_error(field, f"{error.message}. {error.hint}" if error.hint else error.message)
+def show_refusal(form: forms.Form, error: ApplianceError) -> None:
+    """Put the reason of a refusal beside the field that it names."""
+    named = error.field.partition(".")[0] if isinstance(error, RefusedError) and error.field else ""
+    field = named if named in form.fields else None
+    form.add_error(field, f"{error.reason}. {error.hint}" if error.hint else error.reason)

@@ -107,6 +107,7 @@ def make_folders(paths: ControlPaths) -> None:
         paths.log: 0o755,
         paths.web: 0o750,
         paths.database_folder: 0o2770,
+        paths.models: 0o2770,
         paths.run: 0o2750,
     }
     for folder, mode in modes.items():
@@ -132,7 +133,7 @@ def set_owners(paths: ControlPaths, owners: Owners) -> None:
         os.chown(path, owners.reconciler, owners.reconciler_group)
     for path in _tree(paths.web):
         os.chown(path, owners.web, owners.web_group)
-    for path in _tree(paths.database_folder, paths.run):
+    for path in (*_tree(paths.database_folder, paths.run), paths.models):
         mode = path.stat().st_mode
         os.chown(path, owners.reconciler, owners.web_group)
         path.chmod(mode & 0o7777)  # chown(2) clears the set-group-id bit

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from control.commands.reaching import add_without, frozen_log, reached_places
+
 
 def add_parsers(actions: Any) -> None:
     """Declare the command line."""
@@ -24,6 +26,26 @@ def add_parsers(actions: Any) -> None:
         "rotate-keys", help="give it new keys; those before them sign along until they are retired"
     ).set_defaults(handler=rotate_keys)
     verbs.add_parser("retire-keys", help="let only the new keys sign").set_defaults(handler=retire_keys)
+    compare = verbs.add_parser(
+        "compare", help="after a restore: go on from the newest head that was published"
+    )
+    _add_places(compare)
+    compare.set_defaults(handler=compare_log)
+    succeed = verbs.add_parser(
+        "succeed", help="after a restore: begin another log, since this one cannot go on"
+    )
+    _add_places(succeed)
+    succeed.add_argument(
+        "--size", type=int, default=0, help="of the old log, where a witness or client knows it"
+    )
+    succeed.set_defaults(handler=succeed_log)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log", type=Path, action="append", default=[], metavar="FOLDER", help="a copy of log/"
+    )
+    add_without(parser)
 
 
 def show_head(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
@@ -81,4 +103,36 @@ def retire_keys(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
     return {"ok": True, "next": _RESTART}
 
 
+def compare_log(args: argparse.Namespace) -> dict[str, Any]:
+    """Let a restored log go on from the newest head that anybody shows."""
+    from django.conf import settings
+
+    from control.transparency.witnesses import Witness
+
+    config = settings.CONFIG
+    left = set(args.without)
+    witnesses = [witness for one in config.witnesses if (witness := Witness(one)).key.name not in left]
+    log = frozen_log()
+    with reached_places(args) as places:
+        lost = log.compare(places, witnesses, args.without)
+    return {
+        "ok": True,
+        "caught_up": lost,
+        "next": "receipts that the database lost get their places back as nodes hand them over",
+    }
+
+
+def succeed_log(args: argparse.Namespace) -> dict[str, Any]:
+    """Begin another log in the place of a restored one."""
+    from django.conf import settings
+
+    from control.keyfiles import replace_log_keys
+
+    log = frozen_log()
+    with reached_places(args) as places:
+        size = log.succeed(places, args.size, lambda: replace_log_keys(settings.PATHS), args.without)
+    return {"ok": True, "size": size, "next": _SUCCEEDED}
+
+
+_SUCCEEDED = "restart the reconciler, give witnesses and clients the new public/log.vkey; proofs of before verify with the old one"
 _RESTART = "restart the reconciler: it reads the keys when it starts"

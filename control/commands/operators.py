@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance.core.errors import UsageError
 
-ROLES = ("viewer", "operator", "auditor", "administrator")
+ROLES = ("monitor", "viewer", "operator", "auditor", "administrator")
 
 
 def add_parsers(actions: Any) -> None:
@@ -32,6 +32,11 @@ def add_parsers(actions: Any) -> None:
     out = verbs.add_parser("sign-out", help="end all sessions of an operator")
     out.add_argument("name")
     out.set_defaults(handler=sign_out)
+    reset = verbs.add_parser(
+        "reset-factor", help="an operator who lost every second factor sets up a new one"
+    )
+    reset.add_argument("name")
+    reset.set_defaults(handler=reset_factor)
     disable = verbs.add_parser("disable", help="end an operator's tokens and sessions, for good")
     disable.add_argument("name")
     disable.set_defaults(handler=disable_operator)
@@ -61,7 +66,7 @@ def add_parsers(actions: Any) -> None:
 
 
 _ROLES_HELP = (
-    "a viewer sees clients, devices, nodes, models and alarms, an operator changes them and sees receipts, an auditor sees "
+    "a monitor reads /metrics alone, a viewer sees clients, devices, nodes, models and alarms, an operator changes them and sees receipts, an auditor sees "
     "everything and changes nothing, an administrator may do everything"
 )
 
@@ -99,6 +104,14 @@ def sign_out(args: argparse.Namespace) -> dict[str, Any]:
     from control.operators import services
 
     services.sign_out(args.name)
+    return {"ok": True, "name": args.name}
+
+
+def reset_factor(args: argparse.Namespace) -> dict[str, Any]:
+    """Forget an operator's second factors."""
+    from control.operators import services
+
+    services.reset_factor(args.name)
     return {"ok": True, "name": args.name}
 
 

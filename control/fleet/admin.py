@@ -12,7 +12,7 @@ from control.readonly import ReadOnlyAdmin
 class NodeAdmin(ReadOnlyAdmin):
     """Nodes, with when they were last seen and the code of the last failed pass."""
 
-    list_display = ("name", "address", "endpoint", "seats", "last_seen_at", "last_error")
+    list_display = ("name", "duty", "address", "endpoint", "seats", "last_seen_at", "last_error")
     exclude = ("receipts_position",)
 
 
@@ -22,3 +22,4 @@ class BundleRecordAdmin(ReadOnlyAdmin):
 
     list_display = ("node", "epoch", "generation", "digest", "created_at", "accepted_at")
     list_filter = ("node",)
+    exclude = ("outline",)

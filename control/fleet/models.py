@@ -1,4 +1,4 @@
-"""Nodes, what control learned from them, and the bundles they were sent."""
+"""Nodes, what control learned from them, their health over time, and the bundles they were sent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from django.db import models
 
 from appliance.core.bundle import Tunnel
 from appliance.core.names import ZERO_DIGEST
+
+
+class Duty(models.TextChoices):
+    """What a node is there for now."""
+
+    SERVING = "serving"
+    DRAINED = "drained"  # sessions go on to their ends, none is opened
+    MAINTENANCE = (
+        "maintenance"  # drained; and somebody works on it: no bundle is sent, and its state is no alarm
+    )
 
 
 class Node(models.Model):
@@ -30,6 +40,7 @@ class Node(models.Model):
     network6 = models.CharField(max_length=64)
     mtu = models.PositiveIntegerField(default=1420)
     seats = models.PositiveIntegerField(default=1)
+    duty = models.CharField(max_length=16, choices=Duty.choices, default=Duty.SERVING)
     created_at = models.DateTimeField(auto_now_add=True)
 
     wireguard_public_key = models.CharField(max_length=44, blank=True)
@@ -40,7 +51,11 @@ class Node(models.Model):
 
     boot = models.CharField(max_length=32, blank=True)
     version = models.CharField(max_length=32, blank=True)
-    health = models.JSONField(default=dict)
+    health = models.JSONField(default=dict, help_text="`appliance.core.health.Health`, the last")
+    health_at = models.DateTimeField(null=True)
+    clock_offset_ms = models.BigIntegerField(default=0, help_text="of its clock from control's, at least")
+    drift_passes = models.PositiveIntegerField(default=0, help_text="passes that left it at another bundle")
+    conditions = models.JSONField(default=dict, help_text="what is wrong now, and since when")
     receipts_position = models.PositiveBigIntegerField(default=0)
     receipts_past = models.CharField(
         max_length=64, blank=True, default=ZERO_DIGEST, help_text="digest over its journal up to there"
@@ -74,6 +89,8 @@ class BundleRecord(models.Model):
 
     Attributes:
         content: SHA-256 over the bundle with generation 1 and no predecessor: equal content, equal digest.
+        outline: Digests of the bundle's parts, to say what the next one changes; empty on all but the newest.
+        changes: What it changed, in lines.
     """
 
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="bundles")
@@ -82,6 +99,8 @@ class BundleRecord(models.Model):
     previous = models.CharField(max_length=64, blank=True)
     digest = models.CharField(max_length=64)
     content = models.CharField(max_length=64)
+    outline = models.JSONField(default=dict)
+    changes = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
     accepted_at = models.DateTimeField(null=True)
 
@@ -93,6 +112,85 @@ class BundleRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node_id}/{self.epoch}.{self.generation}"
+
+
+class HealthSample(models.Model):
+    """The figures of one report, for charts: the last of its minute, after a day the last of its hour.
+
+    Attributes:
+        at: The minute.
+        cpu_permille: Load over one minute per processor.
+        memory_permille, gpu_memory_permille: In use.
+        disk_permille: In use, of the fullest file system.
+        gpu_permille: Utilisation, the mean of all GPUs.
+        temperature_c: Of the hottest sensor, GPUs too.
+    """
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="samples")
+    at = models.DateTimeField()
+    cpu_permille = models.PositiveIntegerField()
+    memory_permille = models.PositiveIntegerField()
+    disk_permille = models.PositiveIntegerField()
+    temperature_c = models.IntegerField(null=True)
+    gpu_permille = models.PositiveIntegerField(null=True)
+    gpu_memory_permille = models.PositiveIntegerField(null=True)
+    cells = models.PositiveIntegerField()
+    seats_taken = models.PositiveIntegerField()
+    seats_total = models.PositiveIntegerField()
+    sessions = models.PositiveIntegerField()
+    queue = models.PositiveIntegerField()
+    tokens_per_s = models.PositiveBigIntegerField()
+    peers_connected = models.PositiveIntegerField()
+    clock_offset_ms = models.BigIntegerField()
+
+    class Meta:
+        ordering: ClassVar = ["node", "at"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["node", "at"], name="one_sample_per_minute")]
+
+    def __str__(self) -> str:
+        return f"{self.node_id} {self.at:%Y-%m-%dT%H:%MZ}"
+
+
+class PeerReport(models.Model):
+    """Who is connected, as a node said last: replaced by what it says next, and deleted after three minutes.
+
+    Not in the node's own row, which is read with every client: there may be ten thousand peers.
+
+    Attributes:
+        peers: `appliance.core.health.Peers`.
+    """
+
+    node = models.OneToOneField(Node, on_delete=models.CASCADE, related_name="peer_report")
+    at = models.DateTimeField()
+    peers = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{self.node_id}"
+
+
+class NodePlan(models.Model):
+    """What `apply` would do on a node, as the node said when somebody asked last.
+
+    Attributes:
+        asked_by: Name of the operator.
+        answered_at: None while nobody answered.
+        error: Code of why there is no plan; empty if there is one.
+        generation: Of the bundle that it is the plan of.
+        actions: The first of its lines.
+        total: How many lines there are.
+    """
+
+    node = models.OneToOneField(Node, on_delete=models.CASCADE, related_name="plan")
+    asked_by = models.CharField(max_length=150)
+    asked_at = models.DateTimeField()
+    answered_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=32, blank=True)
+    generation = models.PositiveBigIntegerField(null=True)
+    actions = models.JSONField(default=list)
+    total = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.node_id}: {self.total}"
 
 
 class Epoch(models.Model):

@@ -44,6 +44,25 @@ HostKey = Annotated[
 Endpoint = Annotated[str, StringConstraints(max_length=64), AfterValidator(_endpoint)]
 
 
+class NodeSettings(Closed):
+    """What an operator may change of a node. Everything else belongs to its keys or to addresses that devices have.
+
+    Attributes:
+        endpoint: WireGuard's public address and port. Devices that have a configuration keep the old one.
+        seats: How many cells may run at once.
+    """
+
+    endpoint: Endpoint
+    seats: Annotated[int, Field(ge=1, le=1024)]
+
+
+class NodeChange(Closed):
+    """Settings of a node that change; the others stay."""
+
+    endpoint: Endpoint | None = None
+    seats: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
 class NewNode(Closed):
     """A node to add.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from appliance.core.errors import RefusedError
-from control.fleet.models import Node
-from control.fleet.requests import NewNode
+from control.fleet.models import Duty, Node, NodePlan
+from control.fleet.requests import NewNode, NodeChange, NodeSettings
 from control.hints import hint_on_commit
 from control.journal.services import created, record
 from control.journal.vocabulary import Verb
@@ -53,6 +56,31 @@ def find_node(name: str, field: str = "node") -> Node:
     return node
 
 
+def settings_of(node: Node) -> NodeSettings:
+    """Return what an operator may change of a node."""
+    return NodeSettings(endpoint=node.endpoint, seats=node.seats)
+
+
+@contextmanager
+def changing_node(node: Node) -> Iterator[Node]:
+    """Yield the node, locked against others who change it; the reconciler looks when the block has ended."""
+    with transaction.atomic():
+        # The row lock (SQLite: the transaction's own write lock) is what makes a tag worth comparing.
+        yield Node.objects.select_for_update().get(pk=node.pk)
+        hint_on_commit()
+
+
+def change_settings(node: Node, change: NodeChange) -> NodeSettings:
+    """Change settings of a node that is locked; return them all."""
+    changes = {name: value for name, value in change.model_dump().items() if value is not None}
+    before = {name: getattr(node, name) for name in changes}
+    for name, value in changes.items():
+        setattr(node, name, value)
+    node.save(update_fields=list(changes))
+    record(Verb.NODE_CHANGE, node.name, {name: (before[name], value) for name, value in changes.items()})
+    return settings_of(node)
+
+
 def choose_node(name: str | None) -> Node:
     """Return the named node, or the only one there is.
 
@@ -66,6 +94,51 @@ def choose_node(name: str | None) -> Node:
         reason = "name one of the nodes" if nodes else "there is no node yet"
         raise RefusedError(reason, field="node", hint="appliance control node list, node add")
     return nodes[0]
+
+
+def set_duty(node: Node, duty: Duty) -> None:
+    """Say what a node is there for. Doing it twice does no harm.
+
+    Drained, its clients' open sessions go on to their ends and none is opened. In maintenance, besides, no bundle is sent any more once
+    the node is drained, and what it looks like is no alarm; revocations are sent all the same.
+    """
+    with transaction.atomic():
+        before = Node.objects.select_for_update().get(pk=node.pk).duty
+        Node.objects.filter(pk=node.pk).update(duty=duty)
+        hint_on_commit()
+        record(Verb.NODE_DUTY, node.name, {"duty": (before, duty)})
+    node.refresh_from_db()
+
+
+def ask_plan(node: Node, asked_by: str) -> NodePlan:
+    """Ask what `apply` would do on a node; the reconciler's next pass answers, before it applies anything."""
+    with transaction.atomic():
+        fresh = {
+            "asked_by": asked_by,
+            "asked_at": timezone.now(),
+            "answered_at": None,
+            "error": "",
+            "generation": None,
+            "actions": [],
+            "total": 0,
+        }
+        plan, _ = NodePlan.objects.update_or_create(node=node, defaults=fresh)
+        hint_on_commit()
+    return plan
+
+
+def find_plan(node: Node) -> NodePlan:
+    """Return the plan that was asked for last.
+
+    Raises:
+        RefusedError: If nobody ever asked.
+    """
+    plan = NodePlan.objects.filter(node=node).first()
+    if plan is None:
+        raise RefusedError(
+            "nobody asked for a plan yet", field="node", hint="appliance control node plan NAME"
+        )
+    return plan
 
 
 def _verify_networks(new: NewNode) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from django.contrib.auth.models import User
-from django.contrib.auth.signals import user_logged_in
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import transaction
 from django.dispatch import receiver
 from django.utils import timezone
@@ -48,3 +48,11 @@ def record_failure(name: str, *, locked: bool) -> None:
 def _record_success(user: User, **_: Any) -> None:
     with acting(Source.CONSOLE, operator_actor(user), request=request_id()), transaction.atomic():
         record(Verb.LOGIN_OK, user.get_username())
+
+
+@receiver(user_logged_out, dispatch_uid="control.journal.logins.end")
+def _record_end(user: User | None, **_: Any) -> None:
+    """Record it before the session is gone, and who it was with it. Who was not signed in ends nothing."""
+    if isinstance(user, User):
+        with acting(Source.CONSOLE, operator_actor(user), request=request_id()), transaction.atomic():
+            record(Verb.LOGIN_ENDED, user.get_username())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection, transaction
@@ -81,7 +82,9 @@ def _changes(changes: Changes) -> tuple[Change, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as an event has it: no enum's member, no list."""
+    """Return a value as an event has it: no enum's member, no list, and a moment as text."""
+    if isinstance(value, datetime):
+        return timestamp(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     return str(value) if isinstance(value, str) else value

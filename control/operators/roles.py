@@ -1,4 +1,4 @@
-"""What an operator may do: one of four roles, whose rights are written here and nowhere else.
+"""What an operator may do: one of five roles, whose rights are written here and nowhere else.
 
 Django asks for rights by name (`app.verb_model`); the console and the API ask the same ones. No row of a database can widen a role.
 """
@@ -17,6 +17,7 @@ from django.http import HttpRequest
 class Role(StrEnum):
     """An operator's role."""
 
+    MONITOR = "monitor"  # reads /metrics, and nothing else; for a program's token
     VIEWER = "viewer"  # sees clients, devices, nodes, models and alarms
     OPERATOR = "operator"  # changes them, and sees receipts
     AUDITOR = "auditor"  # sees everything, changes nothing
@@ -25,17 +26,30 @@ class Role(StrEnum):
     )
 
 
-_STATE: Final = ("clients.{}_client", "clients.{}_device", "fleet.{}_node", "pins.{}_modelpin")
+_MONITOR: Final = frozenset(["fleet.view_healthsample"])
+_STATE: Final = (
+    "clients.{}_client",
+    "clients.{}_device",
+    "clients.{}_invitation",
+    "fleet.{}_node",
+    "pins.{}_modelpin",
+    "pins.{}_clientalias",
+)
 _HISTORY: Final = ("fleet.view_bundlerecord", "audit.view_alarm")
 _RECEIPTS: Final = ("audit.view_receiptrecord", "transparency.view_checkpointrecord")
-_VIEWER: Final = frozenset([*(right.format("view") for right in _STATE), *_HISTORY])
+_VIEWER: Final = frozenset([*_MONITOR, *(right.format("view") for right in _STATE), *_HISTORY])
 _OPERATOR: Final = frozenset(
     [*_VIEWER, *_RECEIPTS, *(right.format(verb) for right in _STATE for verb in ("add", "change"))]
 )
 _JOURNAL: Final = ("journal.view_auditevent", "operators.view_apitoken", "operators.view_operator")
 _AUDITOR: Final = frozenset([*_VIEWER, *_RECEIPTS, *_JOURNAL])
 
-RIGHTS: Final = {Role.VIEWER: _VIEWER, Role.OPERATOR: _OPERATOR, Role.AUDITOR: _AUDITOR}
+RIGHTS: Final = {
+    Role.MONITOR: _MONITOR,
+    Role.VIEWER: _VIEWER,
+    Role.OPERATOR: _OPERATOR,
+    Role.AUDITOR: _AUDITOR,
+}
 """The rights of each role but the administrator's, who has all."""
 
 
@@ -60,9 +74,9 @@ def may(role: Role | None, right: str) -> bool:
 
 
 class RoleBackend(ModelBackend):
-    """Signs in with a password, unless the name was tried too often, and answers for rights by role alone.
+    """Knows a password, unless the name was tried too often, and answers for rights by role alone.
 
-    What groups and users are granted is not read.
+    What groups and users are granted is not read. A password alone is no session: `control.operators.signin` asks on.
     """
 
     def authenticate(
@@ -86,8 +100,6 @@ class RoleBackend(ModelBackend):
         user: User | None = super().authenticate(request, username=username, password=password, **kwargs)
         if user is None:
             login.note_failure(username)
-        else:
-            login.note_success(username)
         return user
 
     def get_user(self, user_id: int) -> User | None:

@@ -21,9 +21,10 @@ from appliance.core.receipt import timestamp
 from appliance.core.schema import Closed
 from control.journal.services import created, record
 from control.journal.vocabulary import Verb
-from control.operators.login import end_sessions
+from control.operators.factors import factor_facts, forget_factors
 from control.operators.models import ApiToken, Operator
 from control.operators.roles import Role, role_of
+from control.operators.sessions import end_sessions
 
 PREFIX = "sac_"  # by which secret scanners find a leaked token
 
@@ -111,8 +112,13 @@ def disable_operator(name: str) -> None:
     with transaction.atomic():
         user = find_operator(name)
         tokens, _ = ApiToken.objects.filter(operator=user).delete()
+        sessions = end_sessions(user)
         User.objects.filter(pk=user.pk).update(is_active=False)
-        record(Verb.OPERATOR_DISABLE, name, {"active": (True, False), "tokens": (tokens, 0)})
+        record(
+            Verb.OPERATOR_DISABLE,
+            name,
+            {"active": (True, False), "sessions": (sessions, 0), "tokens": (tokens, 0)},
+        )
 
 
 def sign_out(name: str) -> None:
@@ -122,8 +128,25 @@ def sign_out(name: str) -> None:
         RefusedError: If there is no such operator.
     """
     with transaction.atomic():
-        epoch = end_sessions(find_operator(name))
-        record(Verb.OPERATOR_SIGN_OUT, name, {"session_epoch": (epoch - 1, epoch)})
+        sessions = end_sessions(find_operator(name))
+        record(Verb.OPERATOR_SIGN_OUT, name, {"sessions": (sessions, 0)})
+
+
+def reset_factor(name: str) -> None:
+    """Forget an operator's second factors and end all sessions: the next login sets a factor up. Tokens stay.
+
+    Until then the password alone is enough to set one up, so it should go by a safe way to whoever has lost the factor.
+
+    Raises:
+        RefusedError: If there is no such operator.
+    """
+    with transaction.atomic():
+        user = find_operator(name)
+        facts = factor_facts(user)
+        forget_factors(user)
+        sessions = end_sessions(user)
+        gone = {fact: (before, 0) for fact, before in facts.items()}
+        record(Verb.OPERATOR_RESET_FACTOR, name, {**gone, "sessions": (sessions, 0)})
 
 
 def find_operator(name: str) -> User:

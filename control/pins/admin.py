@@ -12,5 +12,5 @@ from control.readonly import ReadOnlyAdmin
 class ModelPinAdmin(ReadOnlyAdmin):
     """Pinned models."""
 
-    list_display = ("name", "version", "state", "pin_id", "created_at")
+    list_display = ("name", "version", "state", "signer", "pin_id", "activated_at")
     list_filter = ("state",)

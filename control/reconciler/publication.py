@@ -12,7 +12,7 @@ from typing import Final
 
 from appliance.core.errors import HostError
 from appliance.core.names import encode_base64
-from appliance.transparency.tiles import RESTORE, load_tile, tile_path, tile_paths
+from appliance.transparency.tiles import CHECKPOINT, RESTORE, load_tile, tile_path, tile_paths
 from control.audit.models import ReceiptRecord
 from control.fleet.models import Node
 from control.transparency.models import CheckpointRecord
@@ -38,11 +38,17 @@ def publish_log(node: Node, client: NodeClient, folder: Path) -> None:
         return
     published = client.publish({}, "")  # nothing sent: only asks
     if published < last.size:
-        tiles = tile_paths(published, last.size)
+        tiles = tile_paths(0 if _is_of_another(client, last.note) else published, last.size)
         while batch := dict(_texts(folder, islice(tiles, TILES))):
             client.publish(batch, "")
         client.publish({}, last.note)
     _send_places(node, client, last.size)
+
+
+def _is_of_another(client: NodeClient, note: str) -> bool:
+    """Whether a node still publishes the log before this one (`appliance control log succeed`): then it has no tile of this one."""
+    shown = client.published(CHECKPOINT)
+    return shown is not None and shown.split(b"\n")[0] != note.encode("utf-8").split(b"\n")[0]
 
 
 def _texts(folder: Path, tiles: Iterator[tuple[int, int, int]]) -> Iterator[tuple[str, str]]:

@@ -1,14 +1,13 @@
-"""What a node still lets in, and what of it must be cut off now."""
+"""Who must be cut off a node now."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from django.db.models import Q
+from django.utils import timezone
 
-from appliance.core.bundle import Bundle, Revocation
-from control.clients.models import Client, ClientState, Device, DeviceState
+from control.clients.models import CONNECTING, Client, ClientState, Device, Invitation
 from control.fleet.models import Node
 
 
@@ -20,62 +19,13 @@ class CutOff:
     clients: frozenset[str]
 
 
-@dataclass
-class Deployed:
-    """What the node lets in as far as this process knows: the last accepted bundle less what was revoked since.
-
-    After a restart it is empty until the first pass, which renders a bundle without what was revoked meanwhile.
-    Shared by the two threads of a worker.
-    """
-
-    epoch: int = 0
-    generation: int = 0
-    public_keys: set[str] = field(default_factory=set)
-    clients: set[str] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def note_sent(self, bundle: Bundle) -> None:
-        """Before a bundle is sent: from now on its peers may be let in, and revocations must name its generation."""
-        with self.lock:
-            self.epoch, self.generation = bundle.epoch, bundle.generation
-            self.public_keys |= _keys(bundle)
-            self.clients |= {client.name for client in bundle.clients}
-
-    def note_accepted(self, bundle: Bundle) -> None:
-        """After the node accepted it: exactly its peers are let in."""
-        with self.lock:
-            self.public_keys = _keys(bundle)
-            self.clients = {client.name for client in bundle.clients}
-
-    def note_revoked(self, revocation: Revocation) -> None:
-        """After the node applied a revocation, unless a bundle was sent since."""
-        with self.lock:
-            if self.generation == revocation.generation:
-                self.public_keys -= set(revocation.public_keys)
-                self.clients -= set(revocation.clients)
-
-    def plan_revocation(self, node: str, cut_off: CutOff) -> Revocation | None:
-        """Return what cuts off everyone who is let in and may not be, or None. Pure but for the lock."""
-        with self.lock:
-            keys, clients = self.public_keys & cut_off.public_keys, self.clients & cut_off.clients
-            if not keys and not clients:
-                return None
-            return Revocation(
-                node=node,
-                epoch=self.epoch,
-                generation=self.generation,
-                public_keys=tuple(sorted(keys)),
-                clients=tuple(sorted(clients)),
-            )
-
-
 def observe_cut_off(node: Node) -> CutOff:
     """Read who may not be served on this node."""
-    outside = ~Q(state=DeviceState.ACTIVE) | ~Q(client__state=ClientState.ACTIVE)
+    now = timezone.now()
+    outside = ~Q(state__in=CONNECTING) | ~Q(client__state=ClientState.ACTIVE)
+    outside |= Q(expires_at__lte=now) | Q(client__expires_at__lte=now)
     devices = Device.objects.filter(outside, client__home=node).values_list("public_key", flat=True)
-    clients = Client.objects.filter(home=node).exclude(state=ClientState.ACTIVE)
-    return CutOff(frozenset(devices), frozenset(clients.values_list("name", flat=True)))
-
-
-def _keys(bundle: Bundle) -> set[str]:
-    return {device.public_key for client in bundle.clients for device in client.devices}
+    clients = Client.objects.filter(~Q(state=ClientState.ACTIVE) | Q(expires_at__lte=now), home=node)
+    over = ~Q(ended_at=None) | ~Q(client__state=ClientState.ACTIVE) | Q(expires_at__lte=now)
+    guests = Invitation.objects.filter(over, client__home=node).values_list("guest_public_key", flat=True)
+    return CutOff(frozenset(devices) | frozenset(guests), frozenset(clients.values_list("name", flat=True)))

@@ -5,33 +5,33 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Self
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connections
+from django.utils import timezone
 
 from appliance.core.errors import ApplianceError
 from control.audit.heartbeats import watch_silence
 from control.audit.retention import Retention
+from control.backup.restored import read_restored
 from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
+from control.fleet.peers import forget_peers
 from control.keyfiles import publish_log_keys
 from control.logs import log_event
 from control.reconciler.keys import ReconcilerKeys, read_keys
 from control.reconciler.listener import HintListener
+from control.reconciler.reach import Connect, connect_by_ssh
 from control.reconciler.worker import NodeWorker
 from control.transparency.keeper import Keeper
 from control.transparency.witnesses import Witnesses
-from provisioning.channel import Connection
 from provisioning.node import NodeClient
-from provisioning.ssh import SshConnection, SshTarget
 
 logger = logging.getLogger(__name__)
 POLL_S = 1.0  # how long a signal may wait, and how late a node that was added without a hint is found
 SILENT = timedelta(minutes=5)  # without a heartbeat, before it is an alarm
-Connect = Callable[[Node], Connection]
 
 
 class Reconciler:
@@ -59,10 +59,11 @@ class Reconciler:
         self._paths = paths
         self._keys = keys
         self._interval_s = interval_s
-        self._connect = connect or self._connect_by_ssh
+        self._connect = connect or (lambda node: connect_by_ssh(node, keys.ssh_file))
         self._workers: dict[str, NodeWorker] = {}
         self._stopping = threading.Event()
-        self._keeper = Keeper(paths.log, keys.checkpoints, witnessed=bool(witnesses))
+        self._restored = read_restored(paths)
+        self._keeper = Keeper(paths.log, keys.checkpoints, witnessed=bool(witnesses), restored=self._restored)
         self._witnesses = Witnesses(paths.log, keys.checkpoints.verifier_keys, witnesses)
         self._retention = Retention(receipt_days)
         self._log_error = ""
@@ -135,7 +136,7 @@ class Reconciler:
             while not self._stopping.wait(POLL_S):
                 close_old_connections()
                 self._keep_log()
-                self._watch_silence()
+                self._watch_clock()
         finally:
             connections.close_all()
 
@@ -155,9 +156,11 @@ class Reconciler:
             log_event(logger, logging.ERROR, "log_not_kept", error=error)
         self._log_error = error
 
-    def _watch_silence(self) -> None:
+    def _watch_clock(self) -> None:
+        """Do what time alone makes due: alarms over silence, and forgetting who was connected."""
         try:
             watch_silence(max(SILENT, 3 * timedelta(seconds=self._interval_s)))
+            forget_peers(timezone.now())
         except DatabaseError:
             log_event(logger, logging.ERROR, "silence_not_watched", error="database")
 
@@ -173,16 +176,6 @@ class Reconciler:
                 keyring=self._paths.keyring,
                 log=self._paths.log,
                 interval_s=self._interval_s,
+                restored=self._restored,
             )
         return [self._workers[node.name] for node in new]
-
-    def _connect_by_ssh(self, node: Node) -> Connection:
-        return SshConnection(
-            SshTarget(
-                address=node.address,
-                port=node.port,
-                user=node.user,
-                host_key=node.host_key,
-                key_file=self._keys.ssh_file,
-            )
-        )

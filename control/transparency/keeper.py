@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,9 @@ from appliance.transparency.merkle import leaf_hash
 from appliance.transparency.note import Note
 from appliance.transparency.tiles import Tiles, read_checkpoint
 from control.audit.models import ReceiptRecord
+from control.backup.manifest import Restored
+from control.backup.models import UnclaimedPlace
+from control.backup.restored import verify_compared
 from control.journal.models import AuditEvent, EventPlace
 from control.logs import log_event
 from control.transparency.models import CheckpointRecord
@@ -46,12 +49,21 @@ class Keeper:
         folder: Of the tiles.
         signer: The log's keys.
         witnessed: Heads are settled by `Witnesses`.
+        restored: What a restore left; until the log was compared no head is signed.
     """
 
-    def __init__(self, folder: Path, signer: LogSigner, *, witnessed: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        signer: LogSigner,
+        *,
+        witnessed: bool = False,
+        restored: Restored | None = None,
+    ) -> None:
         self._folder = folder
         self._signer = signer
         self._witnessed = witnessed
+        self._restored = restored
         self._tiles: Tiles | None = None
         self._is_renewed = False
         self._signed_at = -INTERVAL_S
@@ -63,16 +75,21 @@ class Keeper:
 
         Raises:
             HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
+            RestoredError: If control was restored, and the log was not compared since.
         """
         if not self._is_renewed:
+            verify_compared(self._restored)
             self._renew()
             self._is_renewed = True
         if not self._is_due():
             return 0
         receipts = list(waiting()[:MOST].values_list("pk", "key", "text", "signature"))
         events = list(waiting_events()[:MOST].values_list("number", "text"))
+        if self._restored is not None:
+            receipts, events = claim_places(receipts), claim_event_places(events)
         try:
-            self._add(receipts, events)
+            if receipts or events:
+                self._add(receipts, events)
         except BaseException:
             self._tiles = None  # it may hold what was not committed
             raise
@@ -135,7 +152,7 @@ class Keeper:
         ).size > size:
             raise HostError(
                 "ALARM: the log has signed more receipts than the database knows",
-                hint="restore a newer database, or begin another log with new keys/checkpoint*.key and an empty log/",
+                hint="put back the whole state from one backup: appliance control backup restore",
             )
         if last is None:
             return Tiles(self._folder, 0)
@@ -161,6 +178,46 @@ def waiting_events() -> QuerySet[AuditEvent]:
     """Return the events without a place, in their order: all behind the last that has one."""
     last = EventPlace.objects.order_by("-event_id").values_list("event_id", flat=True).first() or 0
     return AuditEvent.objects.filter(number__gt=last).order_by("number")
+
+
+def claim_places(receipts: Sequence[tuple[int, str, str, str]]) -> list[tuple[int, str, str, str]]:
+    """Give receipts that were lost with a database, and are here again, the places that they had; return the others.
+
+    Args:
+        receipts: Row, and what their entries are made of.
+    """
+    if not UnclaimedPlace.objects.exists():
+        return list(receipts)
+    by_leaf = {leaf_hash(_entry(*signed)).hex(): pk for pk, *signed in receipts}
+    with transaction.atomic():
+        claimed = _claim(by_leaf)
+        for pk, place in claimed.items():
+            ReceiptRecord.objects.filter(pk=pk).update(place=place)
+    return [receipt for receipt in receipts if receipt[0] not in claimed]
+
+
+def claim_event_places(events: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Give events that were logged only after the backup was taken the places that they had; return the others.
+
+    Those that came after the backup are lost with the database: their hashes stay in the log without them.
+
+    Args:
+        events: Number and text.
+    """
+    if not UnclaimedPlace.objects.exists():
+        return list(events)
+    by_leaf = {leaf_hash(text.encode("utf-8")).hex(): number for number, text in events}
+    with transaction.atomic():
+        claimed = _claim(by_leaf)
+        EventPlace.objects.bulk_create(EventPlace(event_id=pk, place=place) for pk, place in claimed.items())
+    return [event for event in events if event[0] not in claimed]
+
+
+def _claim(by_leaf: Mapping[str, int]) -> dict[int, int]:
+    """Return the lost places of rows by their keys, and forget that they are lost."""
+    found = list(UnclaimedPlace.objects.filter(leaf__in=by_leaf))
+    UnclaimedPlace.objects.filter(pk__in=[unclaimed.pk for unclaimed in found]).delete()
+    return {by_leaf[unclaimed.leaf]: unclaimed.place for unclaimed in found}
 
 
 def _entry(key: str, text: str, signature: str) -> bytes:

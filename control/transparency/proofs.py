@@ -9,7 +9,7 @@ from appliance.transparency import merkle
 from appliance.transparency.errors import NotLoggedError
 from appliance.transparency.note import Note
 from appliance.transparency.proof import Continuation, Proof
-from appliance.transparency.tiles import Tiles
+from appliance.transparency.tiles import TileReader, Tiles
 from control.audit.models import ReceiptRecord
 from control.transparency.models import CheckpointRecord
 
@@ -54,7 +54,7 @@ def prove_continuation(old: int, folder: Path) -> Continuation:
     return continuation(old, tiles, note)
 
 
-def continuation(old: int, tiles: Tiles, note: Note) -> Continuation:
+def continuation(old: int, tiles: TileReader, note: Note) -> Continuation:
     """Return the proof that a head continues the tree of an earlier size.
 
     Raises:

@@ -16,7 +16,7 @@ from appliance.core.errors import RefusedError, UnavailableError
 from appliance.transparency.checkpoint import Checkpoint, Policy
 from appliance.transparency.errors import LogError
 from appliance.transparency.note import Note, Signature, VerifierKey, parse_signature
-from appliance.transparency.tiles import Tiles
+from appliance.transparency.tiles import TileReader, Tiles
 from control.config import WitnessConfig
 from control.logs import log_event
 from control.transparency.models import CheckpointRecord
@@ -37,7 +37,7 @@ class Witness:
         self._url = urlsplit(config.url)
         self._seen = 0
 
-    def cosign(self, note: Note, tiles: Tiles, log: tuple[VerifierKey, VerifierKey]) -> Signature:
+    def cosign(self, note: Note, tiles: TileReader, log: tuple[VerifierKey, VerifierKey]) -> Signature:
         """Return its cosignature of a head.
 
         Raises:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from appliance.core.names import ZERO_DIGEST
 from appliance.core.policy import DeviceAccess, Policy
@@ -15,9 +16,15 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Admission:
-    """The devices of one policy by address."""
+    """The devices of one policy by address.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: That is in force.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._devices = {
             address: device for device in policy.devices for address in (device.address4, device.address6)
         }
@@ -28,7 +35,8 @@ class Admission:
         Each header must be there exactly once: two of them would let a proxy and the cell read different ones.
 
         Raises:
-            Refusal: `invalid_api_key`, whatever the reason; a guesser learns nothing about which half was right.
+            Refusal: `invalid_api_key`, whatever the reason; a guesser learns nothing about which half was right. `key_expired` for
+                the right token of a key that has come to its end.
         """
         peer = single_header(headers, b"x-peer-address")
         authorization = single_header(headers, b"authorization")
@@ -39,6 +47,8 @@ class Admission:
         matches = hmac.compare_digest(digest, expected)
         if device is None or not matches or scheme.lower() != b"bearer":
             raise Refusal("invalid_api_key")
+        if device.expires_at is not None and device.expires_at <= self._clock():
+            raise Refusal("key_expired")
         return device
 
 

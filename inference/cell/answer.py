@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from appliance.core.budget import Asks
 from appliance.core.names import random_id
 from inference.cell.admission import single_header
 from inference.cell.body import read_object
@@ -46,15 +47,16 @@ async def read_content(cell: Cell, request: Request) -> tuple[dict[str, Any], Bo
     """Read a body that holds content of the client; return it with what bounds it.
 
     Raises:
-        Refusal: As `read_object`.
+        Refusal: As `read_object`, and `rate_limit_requests`.
     """
     work: Work = request.state.work
     work.has_content = True
+    cell.rates.take_request()
     policy = cell.policy.current
     body = await read_object(request, max_bytes=policy.limits.body_bytes)
     bounds = Bounds(
         policy.limits,
-        cell.model.name,
+        cell.names,
         cell.engine.vocabulary_size,
         cell.engine.streams,
         cell.model.tool_calls,
@@ -87,9 +89,18 @@ async def answer_prompt(
         Refusal: As its parts say.
     """
     work: Work = request.state.work
-    samplings = generation.fit(len(prompt.tokens), cell.engine.context_tokens, prompt_field)
+    tokens = len(prompt.tokens)
+    context_tokens = min(
+        cell.engine.context_tokens, cell.policy.current.limits.context_tokens or cell.engine.context_tokens
+    )
+    samplings = generation.fit(tokens, context_tokens, prompt_field, rate_tokens=cell.rates.tokens)
+    needed = tokens + sum(sampling.max_tokens for sampling in samplings)
+    cell.rates.reserve(needed)
+    work.reserved = needed
     work.watch_disconnect(request.receive)
-    session = await _session(cell, request, work, choices=generation.choices)
+    least = tokens + generation.choices
+    session = await _session(cell, request, work, choices=generation.choices, needed=needed, least=least)
+    samplings = session.clip(samplings, tokens)
     turn = Turn(cell, session, work, prompt, samplings)
     heading = Heading(form.id_prefix + random_id(), int(time.time()), cell.model)
     if generation.stream:
@@ -99,14 +110,17 @@ async def answer_prompt(
     return await _answer_whole(turn, form, heading, generation, tools)
 
 
-async def _session(cell: Cell, request: Request, work: Work, *, choices: int) -> Session:
+async def _session(
+    cell: Cell, request: Request, work: Work, *, choices: int, needed: int, least: int
+) -> Session:
     headers = request.scope["headers"]
     if any(name == b"x-session-id" for name, _ in headers):
         if choices > 1:
             raise Refusal("choices_in_session", "n")
         session_id = single_header(headers, b"x-session-id") or b""
         return cell.sessions.find(session_id.decode("ascii", "replace"))
-    return await cell.sessions.open(work, kept=False, streams=choices)
+    asks = Asks(requests=1, tokens=needed, least_tokens=least)
+    return await cell.sessions.open(work, kept=False, streams=choices, asks=asks)
 
 
 async def _answer_whole(

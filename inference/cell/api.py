@@ -39,7 +39,7 @@ class Api:
 
     async def model(self, name: str) -> Response:
         """GET /v1/models/{name}."""
-        if name != self._cell.model.name:
+        if name not in self._cell.names:
             raise Refusal("model_not_found", "model")
         return _json(self._cell.model.entry())
 
@@ -63,6 +63,7 @@ class Api:
         """POST /v1/sessions: open a kept session. `ttl_s` may shorten what the policy allows."""
         if self._cell.life.closing:
             raise Refusal("draining")
+        self._cell.rates.take_request()
         limits = self._cell.policy.current.limits
         body = await read_object(request, max_bytes=limits.body_bytes, may_be_empty=True)
         ttl_s = _ttl(body, limits.session_max_s)

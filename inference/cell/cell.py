@@ -10,6 +10,7 @@ from inference.cell.engine_protocol import CellEngine
 from inference.cell.life import Life
 from inference.cell.notary import Notary
 from inference.cell.policy_file import PolicyFile
+from inference.cell.rates import Rates
 from inference.cell.sessions import Sessions
 
 
@@ -24,6 +25,7 @@ class Cell:
         engine: The loaded model.
         model: How answers name it.
         notary: Where receipts come from.
+        rates: What the client may use of a minute.
         sessions: The open sessions.
     """
 
@@ -33,4 +35,11 @@ class Cell:
     engine: CellEngine
     model: ModelName
     notary: Notary
+    rates: Rates
     sessions: Sessions
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a client may call the model: its name, and the aliases that name it now."""
+        aliases = self.policy.current.aliases
+        return frozenset((self.model.name, *(a.alias for a in aliases if a.model == self.model.name)))

@@ -13,20 +13,33 @@ from typing import Final
 _REQUEST: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 RETRY_AFTER_S: Final = 2  # what `Retry-After` says where nobody knows better
+DRAINED_RETRY_AFTER_S: Final = 30  # people work on the node; clients' libraries obey up to a minute
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table: HTTP status (RFC 9110 section 15), error type, sentence, and whether to try again."""
+    """One row of the table.
+
+    Attributes:
+        status: Of HTTP (RFC 9110 section 15).
+        type: Of the error.
+        message: A sentence.
+        retry: Whether to try again.
+        code: What the client is told, where that is not the row's own name.
+        final: Whether the SDKs, which try every 429 again at once, must be told not to (`x-should-retry`).
+    """
 
     status: int
     type: str
     message: str
     retry: bool = False
+    code: str | None = None
+    final: bool = False
 
 
 TABLE: Final[dict[str, Entry]] = {
     "invalid_api_key": Entry(401, _REQUEST, "The bearer token is not the one of the device that sent this."),
+    "key_expired": Entry(401, _REQUEST, "The key of this device has expired; ask the operator for another."),
     "not_found": Entry(404, _REQUEST, "There is nothing at this path."),
     "method_not_allowed": Entry(405, _REQUEST, "This path does not know this method."),
     "body_timeout": Entry(408, _REQUEST, "The request body did not arrive in time."),
@@ -66,6 +79,34 @@ TABLE: Final[dict[str, Entry]] = {
     "queue_full": Entry(
         429, "rate_limit_error", "Too many requests of this client wait for a stream.", retry=True
     ),
+    # These five are spelled as the OpenAI API spells them, so that its SDKs and whoever reads their errors know them.
+    "rate_limit_requests": Entry(
+        429, "requests", "Rate limit reached: requests per minute.", retry=True, code="rate_limit_exceeded"
+    ),
+    "rate_limit_tokens": Entry(
+        429, "tokens", "Rate limit reached: tokens per minute.", retry=True, code="rate_limit_exceeded"
+    ),
+    "request_above_rate": Entry(
+        429,
+        "tokens",
+        "Request too large: prompt and max_tokens are more than this client's tokens per minute.",
+        code="rate_limit_exceeded",
+        final=True,
+    ),
+    "insufficient_quota": Entry(
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota: the day's budget is used up until midnight UTC.",
+        retry=True,
+        final=True,
+    ),
+    "session_quota": Entry(
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota: this session has used what it was granted; end it and open another.",
+        code="insufficient_quota",
+        final=True,
+    ),
     "no_stream": Entry(503, _SERVER, "The model has no free stream.", retry=True),
     "no_seat": Entry(503, _SERVER, "This node has no free seat.", retry=True),
     "notary_unavailable": Entry(
@@ -75,6 +116,9 @@ TABLE: Final[dict[str, Entry]] = {
     "model_unavailable": Entry(503, _SERVER, "The pinned model cannot be served.", retry=True),
     "draining": Entry(
         503, _SERVER, "The server is stopping; a fresh one takes the next request.", retry=True
+    ),
+    "node_drained": Entry(
+        503, _SERVER, "This node is being taken out of service and opens no session.", retry=True
     ),
     "deadline_passed": Entry(503, _SERVER, "The answer took longer than it was given.", retry=True),
     "engine_failed": Entry(500, _SERVER, "The engine gave up on this request."),
@@ -120,6 +164,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an accident
         headers = {"content-type": "application/json", "cache-control": "no-store", "connection": "close"}
         if TABLE[self.code].retry:
             headers["retry-after"] = str(self.retry_after_s)
+        if TABLE[self.code].final:
+            headers["x-should-retry"] = "false"
         if self.receipt is not None:
             headers["x-receipt-id"] = self.receipt
         return headers
@@ -128,5 +174,5 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an accident
 def render_error(code: str, param: str | None = None) -> bytes:
     """Return the error object of a code as JSON."""
     entry = TABLE[code]
-    error = {"message": entry.message, "type": entry.type, "param": param, "code": code}
+    error = {"message": entry.message, "type": entry.type, "param": param, "code": entry.code or code}
     return json.dumps({"error": error}, separators=(",", ":")).encode("ascii")

@@ -27,14 +27,14 @@ class Bounds:
 
     Attributes:
         limits: Of the client.
-        model: Name of the one model that is loaded.
+        names: Of the one model that is loaded.
         vocabulary_size: Its tokens.
         streams: Its KV streams.
         tool_calls: How it writes calls of tools, None if it cannot.
     """
 
     limits: Limits
-    model: str
+    names: frozenset[str]
     vocabulary_size: int
     streams: int
     tool_calls: ToolCalls | None = None
@@ -58,8 +58,12 @@ class Generation:
     stream: bool
     include_usage: bool
 
-    def fit(self, prompt_tokens: int, context_tokens: int, prompt_field: str) -> tuple[Sampling, ...]:
+    def fit(
+        self, prompt_tokens: int, context_tokens: int, prompt_field: str, *, rate_tokens: int | None = None
+    ) -> tuple[Sampling, ...]:
         """Return the sampling of each choice, with a length that the context can hold.
+
+        A length that nobody asked for also shrinks to what the client's rate can ever give (`rate_tokens`).
 
         Where a seed is given the choices have it and those that follow: with one seed they would all be the same.
 
@@ -69,6 +73,8 @@ class Generation:
         room = context_tokens - prompt_tokens
         if room < 1 or (self.length_given and self.sampling.max_tokens > room):
             raise Refusal("context_length_exceeded", prompt_field)
+        if rate_tokens is not None and not self.length_given:
+            room = min(room, max(1, (rate_tokens - prompt_tokens) // self.choices))
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
         if sampling.seed is None:
             return (sampling,) * self.choices
@@ -95,7 +101,7 @@ def parse_generation(
     Raises:
         Refusal: With the name of the field as `param`.
     """
-    if field.text(fields, "model") != bounds.model:
+    if field.text(fields, "model") not in bounds.names:
         raise Refusal("model_not_found", "model")
     for name in LABELS & fields.keys():
         field.text(fields, name)

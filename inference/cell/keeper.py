@@ -12,7 +12,7 @@ from appliance.core.receipt import End
 from inference.cell.admission import Admission
 from inference.cell.cell import Cell
 from inference.cell.exits import Exit
-from inference.cell.policy_file import ClientRevokedError
+from inference.cell.policy_file import ClientRevokedError, Credentials
 
 TICK_S: Final = 0.1
 DRAIN_S: Final = 10.0  # for answers in progress to end by themselves when the process was asked to stop
@@ -88,8 +88,8 @@ class Keeper:
         cell = self._cell
         try:
             self._follow_policy()
-        except ClientRevokedError:
-            return End.REVOKED, Exit.DONE
+        except ClientRevokedError as gone:
+            return (End.EXPIRED if gone.expired else End.REVOKED), Exit.DONE
         causes = (
             (cell.life.engine_failed, End.FAILED, Exit.ENGINE_FAILED),
             (cell.sessions.untrusted, End.DRAINED, Exit.ERASE_FAILED),
@@ -99,17 +99,28 @@ class Keeper:
         return next(((end, verdict) for holds, end, verdict in causes if holds), None)
 
     def _follow_policy(self) -> None:
+        # First whose time is over: when the agent takes them out of the policy, their receipts already say why.
+        self._cut_off(self._cell.policy.ended(), End.EXPIRED)
         gone = self._cell.policy.refresh()
         if gone is None:
             return
         self._cell.admission = Admission(self._cell.policy.current)
-        self._cell.life.stop_devices(gone)
+        self._cell.rates.follow(self._cell.policy.current.limits)
+        self._cut_off(gone, End.REVOKED)
+
+    def _cut_off(self, credentials: Credentials, reason: End) -> None:
+        """Stop the requests of devices and end the sessions that they opened."""
+        if not credentials:
+            return
+        self._cell.life.stop_devices(credentials, reason)
         for session in self._cell.sessions:
-            if session.device in gone:
-                self._cell.sessions.start_end(session, End.REVOKED)
+            if session.device.credential in credentials:
+                self._cell.sessions.start_end(session, reason)
 
     def _is_pinned(self) -> bool:
-        return any(manifest.pin_id == self._cell.model.pin for manifest in self._cell.policy.current.models)
+        """Whether the model is still the one that a cell started now would load."""
+        models = self._cell.policy.current.models
+        return bool(models) and models[0].pin_id == self._cell.model.pin
 
     def _is_idle(self, now: float) -> bool:
         """Whether text that came in has been here long enough after the last session's end.

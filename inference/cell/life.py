@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from appliance.core.policy import DeviceAccess
 from appliance.core.receipt import End
+from inference.cell.policy_file import Credentials
 from inference.cell.work import Work
 
 
@@ -46,11 +46,11 @@ class Life:
             self.last_content_at = self.last_request_at
         self.changed.set()
 
-    def stop_devices(self, devices: frozenset[DeviceAccess]) -> None:
-        """Stop the requests of devices that were cut off."""
+    def stop_devices(self, credentials: Credentials, reason: End) -> None:
+        """Stop the requests of devices that are admitted no longer."""
         for work in tuple(self.running):
-            if work.device in devices:
-                work.stop(End.REVOKED)
+            if work.device.credential in credentials:
+                work.stop(reason)
 
     def drain(self) -> None:
         """Take no more requests, and stop those that wait in line: no stream comes free for them any more."""

@@ -2,7 +2,7 @@
 
 | exit code | meaning |
 |---|---|
-| 0 | idle, drained, revoked, or the model is no longer pinned |
+| 0 | idle, drained, revoked, on a drained node, or another model is the client's first now |
 | 11 | the model's file, bytes or runtime are not the pinned ones |
 | 12 | the engine could not load the model, or its self-test failed |
 | 13 | the engine gave up while it served |
@@ -16,6 +16,7 @@ What is heavy is imported in the functions that need it: a process without a sea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 from appliance.core.errors import PinError
 from appliance.core.receipt import Confinement
 from inference.cell.busy import answer_waiting, serve_busy
-from inference.cell.errors import Refusal
+from inference.cell.errors import DRAINED_RETRY_AFTER_S, Refusal
 from inference.cell.exits import Exit
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ OnReady = Callable[[Callable[[], None]], None]
 
 __all__ = ["CellInputs", "Exit", "run_cell", "serve", "serve_busy", "settle"]
 
-_APOLOGY_S: Final = 2.0  # how long a cell without a model, or of a revoked client, answers before it exits
+_APOLOGY_S: Final = (
+    2.0  # how long a cell that cannot serve (no model, revoked, drained) answers before it exits
+)
 _FLUSH_S: Final = 10  # for a slow reader to take the rest of its last answer
 _STOP_FLUSH_S: Final = 1  # the same when the cell was told to stop
 
@@ -109,7 +112,10 @@ async def run_cell(inputs: CellInputs, load: EngineLoader, on_ready: OnReady) ->
     try:
         policy = PolicyFile(inputs.policy_file, inputs.client)
     except ClientRevokedError:
-        await _apologise(inputs, "invalid_api_key")
+        await _apologise(inputs, Refusal("invalid_api_key"))
+        return Exit.DONE
+    if policy.current.draining:  # it would load a model for no session
+        await _apologise(inputs, Refusal("node_drained", retry_after_s=DRAINED_RETRY_AFTER_S))
         return Exit.DONE
     verdict = Exit.DONE
     try:
@@ -119,7 +125,7 @@ async def run_cell(inputs: CellInputs, load: EngineLoader, on_ready: OnReady) ->
     except Exception as error:  # noqa: BLE001 - whatever the library raises, no model is served
         verdict = Exit.MODEL_REFUSED if isinstance(error, (PinError, IndexError)) else Exit.MODEL_FAILED
     if verdict is not Exit.DONE:
-        await _apologise(inputs, "model_unavailable")
+        await _apologise(inputs, Refusal("model_unavailable"))
         return verdict
     try:
         return await _run(inputs, policy, engine, on_ready)
@@ -138,6 +144,7 @@ async def _run(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, on_re
     notary = await Notary.over(inputs.notary)
     try:
         cell = _assemble(inputs, policy, engine, notary)
+        await _count_recent(cell)
         server = Server(Gate(cell, build_api(cell)))
         on_ready(terminate.set)
         serving = asyncio.create_task(server.serve_on(inputs.listener))
@@ -154,6 +161,7 @@ def _assemble(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, notary
     from inference.cell.cell import Cell
     from inference.cell.completion import ModelName
     from inference.cell.life import Life
+    from inference.cell.rates import Rates
     from inference.cell.sessions import Sessions
 
     model = ModelName.of(policy.current.models[0])
@@ -164,9 +172,21 @@ def _assemble(inputs: CellInputs, policy: PolicyFile, engine: CellEngine, notary
         engine=engine,
         model=model,
         notary=notary,
+        rates=Rates(policy.current.limits),
         sessions=Sessions(engine, notary, policy, model.pin, inputs.confinement),
     )
 
 
-async def _apologise(inputs: CellInputs, code: str) -> None:
-    await asyncio.to_thread(answer_waiting, inputs.listener, Refusal(code), seconds=_APOLOGY_S)
+async def _count_recent(cell: Cell) -> None:
+    """Count what the client used before: a cell that ends after each request must not begin each minute anew."""
+    from inference.cell.notary import NotaryUnavailableError
+
+    limits = cell.policy.current.limits
+    if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+        return
+    with contextlib.suppress(NotaryUnavailableError):  # the keeper ends a cell that has lost its notary
+        cell.rates.count(await cell.notary.recent())
+
+
+async def _apologise(inputs: CellInputs, refusal: Refusal) -> None:
+    await asyncio.to_thread(answer_waiting, inputs.listener, refusal, seconds=_APOLOGY_S)

@@ -8,7 +8,8 @@ from io import BufferedReader
 from pathlib import Path
 
 from appliance.core.errors import PinError
-from appliance.core.pin import Manifest, verify_open_file
+from appliance.core.hashed import verify_weights
+from appliance.core.pin import Manifest
 from inference.cell.engine_protocol import CellEngine, EngineLoader
 
 
@@ -16,7 +17,7 @@ async def load_pinned(models: Path, manifest: Manifest, load: EngineLoader, *, t
     """Verify the pinned weights and load them, off the event loop's thread.
 
     1. the installed llama-cpp-python is the pin's, 2. the file is there, 3. size and digest of the bytes behind the
-    descriptor, 4. the engine reads them through the same descriptor: llama.cpp never parses a byte that was not
+    descriptor, unless the agent hashed exactly this file since the boot, 4. the engine reads them through the same descriptor: llama.cpp never parses a byte that was not
     verified.
 
     Raises:
@@ -26,7 +27,7 @@ async def load_pinned(models: Path, manifest: Manifest, load: EngineLoader, *, t
     verify_runtime(manifest)
     loop = asyncio.get_running_loop()
     with open_weights(models, manifest) as file:
-        await asyncio.to_thread(verify_open_file, file, manifest.files[0], "files.0")
+        await asyncio.to_thread(verify_weights, file, manifest.files[0], models, "files.0")
         return await asyncio.to_thread(load, manifest, file.fileno(), threads=threads, loop=loop)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from appliance.core.budget import Allowance, Asks, Used
 from appliance.core.errors import RefusedError, UnavailableError
 from appliance.core.receipt import Draft, Opening, SignedReceipt
 
@@ -36,6 +37,24 @@ class NotLoggedError(UnavailableError):
     code = "not_logged"
 
 
+class QuotaError(UnavailableError):
+    """The client's budget of the day is used up."""
+
+    code = "quota_exceeded"
+
+
+class Opened(NamedTuple):
+    """A session that was opened.
+
+    Attributes:
+        receipt: Id of its receipt.
+        grant: What it may use of its client's budgets of the day, None if there are none.
+    """
+
+    receipt: str
+    grant: Allowance | None
+
+
 class Notary:
     """A connection to the notary.
 
@@ -59,17 +78,37 @@ class Notary:
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_MAX_LINE_BYTES)
         return cls(reader, writer)
 
-    async def open(self, opening: Opening) -> str:
-        """Record that a session opens; return its receipt's id once the record is durable.
+    async def open(self, opening: Opening, asks: Asks | None = None) -> Opened:
+        """Record that a session opens; return once the record is durable.
+
+        Args:
+            opening: What is recorded.
+            asks: What it may need of the client's budgets of the day; None if it has none.
 
         Raises:
+            QuotaError: If there is less left than it needs.
             NotaryUnavailableError: Then the session must not be served.
         """
-        result = await self._ask({"op": "open", "opening": opening.model_dump(mode="json")})
-        receipt = result.get("receipt")
+        asked = {} if asks is None else {"asks": asks.model_dump()}
+        result = await self._ask({"op": "open", "opening": opening.model_dump(mode="json"), **asked})
+        receipt, grant = result.get("receipt"), result.get("grant")
         if not isinstance(receipt, str):
             raise self._distrust()
-        return receipt
+        try:
+            return Opened(receipt, None if grant is None else Allowance.parse(grant))
+        except RefusedError:
+            raise self._distrust() from None
+
+    async def recent(self) -> Used:
+        """Return what the client used within the last minute, in sessions that have ended.
+
+        Raises:
+            NotaryUnavailableError: If the notary does not answer.
+        """
+        try:
+            return Used.parse(await self._ask({"op": "recent"}))
+        except RefusedError:
+            raise self._distrust() from None
 
     async def close(self, receipt: str, draft: Draft) -> SignedReceipt:
         """Hand over the draft of an ended session; return the receipt once it is durable.
@@ -140,6 +179,8 @@ class Notary:
         code = error.get("code") if isinstance(error, dict) else None
         if code == UnknownReceiptError.code:
             raise UnknownReceiptError("no receipt of this id", field="receipt")
+        if code == QuotaError.code:
+            raise QuotaError("the budget of the day is used up")
         if code == NotLoggedError.code:
             raise NotLoggedError("the log does not hold this receipt yet")
         raise NotaryUnavailableError("the notary refused")

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from appliance import __version__
+from appliance.core.budget import Allowance, Asks
+from appliance.core.bundle import MAX_COUNTED, Limits
 from appliance.core.errors import ApplianceError
 from appliance.core.names import random_id
 from appliance.core.policy import DeviceAccess
 from appliance.core.receipt import Confinement, Draft, End, Erase, Opening, RuntimeFacts, SignedReceipt
 from inference.cell.engine_protocol import CellEngine
-from inference.cell.errors import Refusal
-from inference.cell.notary import Notary, NotaryUnavailableError
+from inference.cell.errors import DRAINED_RETRY_AFTER_S, Refusal
+from inference.cell.notary import Notary, NotaryUnavailableError, Opened, QuotaError
 from inference.cell.policy_file import PolicyFile
 from inference.cell.work import Work
 from inference.engine.errors import TryLater
+from inference.engine.sampling import Sampling
 
 WAIT_S: Final = 20.0
 """How long a request waits for a free stream before it is told to come again; client libraries wait a minute and more."""
+_DAY_S: Final = 86_400
 _NOTHING_ERASED: Final = Erase(bytes=0, verified=False)
 # What a client is told when the engine gives no stream now.
 _LATER: Final = {"no_free_stream": "no_stream", "queue_full": "queue_full", "draining": "draining"}
@@ -44,6 +49,7 @@ class Session:
         expires_at: Unix time at which it ends at the latest.
         deadline: The same on the monotonic clock, in seconds.
         idle_deadline: When it ends if no request comes, on the monotonic clock.
+        grant: What it may use of the client's budgets of the day, None if there are none.
     """
 
     id: str
@@ -54,6 +60,7 @@ class Session:
     expires_at: int
     deadline: float
     idle_deadline: float
+    grant: Allowance | None = None
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -86,6 +93,25 @@ class Session:
             self._work = None
             self.idle_deadline = time.monotonic() + idle_s
             self._free.set()
+
+    def clip(self, samplings: tuple[Sampling, ...], prompt_tokens: int) -> tuple[Sampling, ...]:
+        """Return the samplings of a request's choices, no longer than what is left of the grant.
+
+        Raises:
+            Refusal: `session_quota` if there is no request left, or not a token for each choice.
+        """
+        grant = self.grant
+        if grant is None:
+            return samplings
+        if grant.requests is not None and self.requests >= grant.requests:
+            raise Refusal("session_quota")
+        if grant.tokens is None:
+            return samplings
+        left = grant.tokens - self.prompt_tokens - self.completion_tokens - prompt_tokens
+        if left < len(samplings):
+            raise Refusal("session_quota")
+        most = left // len(samplings)
+        return tuple(replace(sampling, max_tokens=min(sampling.max_tokens, most)) for sampling in samplings)
 
     def is_expired(self, now: float) -> bool:
         """Whether its time is over: the absolute one always, the idle one while no request runs."""
@@ -139,7 +165,9 @@ class Sessions:
             raise Refusal("session_not_found")
         return session
 
-    async def open(self, work: Work, *, kept: bool, ttl_s: int | None = None, streams: int = 1) -> Session:
+    async def open(
+        self, work: Work, *, kept: bool, ttl_s: int | None = None, streams: int = 1, asks: Asks | None = None
+    ) -> Session:
         """Open a session: nothing may be decoded for it before this returns.
 
         Args:
@@ -148,10 +176,14 @@ class Sessions:
             kept: It outlives the request.
             ttl_s: Seconds until it ends at the latest; None means what the policy allows.
             streams: How many it needs; each counts as a session of the client's limit.
+            asks: What it needs of the client's budgets of the day; None: its share of them.
 
         Raises:
-            Refusal: `too_many_sessions`, `no_stream`, `queue_full`, `draining`, `notary_unavailable`.
+            Refusal: `node_drained`, `too_many_sessions`, `no_stream`, `queue_full`, `draining`, `notary_unavailable`,
+                `insufficient_quota`.
         """
+        if self._policy.current.draining:
+            raise Refusal("node_drained", retry_after_s=DRAINED_RETRY_AFTER_S)
         taken = self._opening + sum(len(session.streams) for session in self)
         if taken + streams > self._policy.current.limits.sessions:
             raise Refusal("too_many_sessions")
@@ -160,7 +192,7 @@ class Sessions:
             claimed = await self._claim_streams(streams)
         finally:
             work.in_line = False
-        opening = asyncio.create_task(self._begin(work, claimed, kept=kept, ttl_s=ttl_s))
+        opening = asyncio.create_task(self._begin(work, claimed, asks, kept=kept, ttl_s=ttl_s))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -194,14 +226,16 @@ class Sessions:
         if endings:
             await asyncio.wait(endings)
 
-    async def _begin(self, work: Work, streams: tuple[int, ...], *, kept: bool, ttl_s: int | None) -> Session:
+    async def _begin(
+        self, work: Work, streams: tuple[int, ...], asks: Asks | None, *, kept: bool, ttl_s: int | None
+    ) -> Session:
         limits = self._policy.current.limits
         session_id = random_id()
         try:
-            receipt = await self._notary.open(self._describe(session_id))
-        except NotaryUnavailableError:
+            opened = await self._record(session_id, asks or self._share(limits), limits)
+        except Refusal:
             await self._erase(streams)
-            raise Refusal("notary_unavailable") from None
+            raise
         finally:
             self._opening -= len(streams)
         now, left = time.monotonic(), min(ttl_s or limits.session_max_s, limits.session_max_s)
@@ -210,13 +244,33 @@ class Sessions:
             kept=kept,
             opener=work,
             streams=streams,
-            receipt=receipt,
+            receipt=opened.receipt,
+            grant=opened.grant,
             expires_at=int(time.time()) + left,
             deadline=now + left,
             idle_deadline=now + limits.session_idle_s,
         )
         self._open[session_id] = session
         return session
+
+    async def _record(self, session_id: str, asks: Asks, limits: Limits) -> Opened:
+        """Have the notary record that a session opens, and grant what it asks for where there is a budget."""
+        budgeted = limits.requests_per_day is not None or limits.tokens_per_day is not None
+        try:
+            return await self._notary.open(self._describe(session_id), asks if budgeted else None)
+        except QuotaError:
+            raise Refusal("insufficient_quota", retry_after_s=_until_midnight_s(time.time())) from None
+        except NotaryUnavailableError:
+            raise Refusal("notary_unavailable") from None
+
+    def _share(self, limits: Limits) -> Asks:
+        """Return what a kept session asks for, since nobody knows what it will need: as many of them fit into a day as may be open at once."""
+        context_tokens = self._engine.context_tokens
+        return Asks(
+            requests=max(1, (limits.requests_per_day or MAX_COUNTED) // limits.sessions),
+            tokens=max(context_tokens, (limits.tokens_per_day or MAX_COUNTED) // limits.sessions),
+            least_tokens=1,
+        )
 
     async def _claim_streams(self, count: int) -> tuple[int, ...]:
         """Wait for streams. They count as opening until `_begin` has made a session of them."""
@@ -280,3 +334,8 @@ class Sessions:
             ),
             confinement=self._confinement,
         )
+
+
+def _until_midnight_s(now: float) -> int:
+    """Return the seconds from a time, in seconds since 1970, to the next midnight UTC: at least 1."""
+    return max(1, math.ceil(_DAY_S - now % _DAY_S))

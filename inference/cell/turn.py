@@ -138,6 +138,7 @@ class Turn:
         session, limits = self.session, self._cell.policy.current.limits
         with session.turn(self._work, idle_s=limits.session_idle_s):
             session.prompt_tokens += len(self._prompt.tokens)
+            self._work.used += len(self._prompt.tokens)
             if len(self._samplings) == 1:
                 return [await self._choose(0, emit)]
             return await self._choose_all(emit)
@@ -165,6 +166,7 @@ class Turn:
             async for piece in pieces:
                 session.completion_tokens += piece.tokens
                 self.completion_tokens += piece.tokens
+                self._work.used += piece.tokens
                 if piece.text or piece.logprobs:
                     await emit(index, piece)
                 if piece.finish is not None:

@@ -20,6 +20,7 @@ class Work:
         stopped: Why it was stopped, None while it was not.
         has_content: Its body was read, so text of the client is in this process's memory.
         in_line: It waits for a stream.
+        reserved, used: Tokens that it took of the client's rate, and that it has used.
     """
 
     def __init__(self, device: DeviceAccess) -> None:
@@ -27,6 +28,8 @@ class Work:
         self.stopped: End | None = None
         self.has_content = False
         self.in_line = False
+        self.reserved = 0
+        self.used = 0
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._sealed = False

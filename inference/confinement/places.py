@@ -22,6 +22,7 @@ _SYSTEM = (
     "/etc/localtime",
     "/usr/share/zoneinfo",
     "/proc/cpuinfo",
+    "/proc/sys/kernel/random/boot_id",
     "/sys/devices/system/cpu",
     "/dev/urandom",
 )

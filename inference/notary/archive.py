@@ -1,7 +1,7 @@
 """The archive: the journal's segments, the ledger rebuilt from them, and where in them each receipt lies.
 
 The journal is a folder. Receipts are appended to its last segment; when that is full a new one begins with all that the ones before it
-say about now: how many receipts came before, each client's head, the sessions that are open. So an old segment can go as soon as
+say about now: how many receipts came before, each client's head and what it has spent of its day, the sessions that are open. So an old segment can go as soon as
 control has admitted its receipts, and the journal stays within its bound. In memory a receipt costs its id and its offset.
 """
 
@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core import canonical, signing
+from appliance.core.budget import Allowance
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.receipt import SignedReceipt
 from appliance.core.storage import sync_folder
+from inference.notary.budget import Spent, day_of, is_told, used
 from inference.notary.journal import JournalDamagedError, JournalUnavailableError, Segment
 from inference.notary.ledger import Head, Ledger, NotOpenError
 from inference.notary.records import (
@@ -29,6 +31,7 @@ from inference.notary.records import (
     OpenRecord,
     PlaceRecord,
     ReceiptRecord,
+    SpentRecord,
     StartRecord,
     signed_text,
 )
@@ -36,7 +39,7 @@ from inference.notary.records import (
 SEGMENT_BYTES = 16 * 2**20
 MAX_BYTES = 2**30
 RESERVED_BYTES = 8 * 1024  # for what ends an open session: the longest receipt has 7 KiB
-_HEAD_BYTES = 256
+_HEAD_BYTES = 512  # of each client at a segment's beginning: its head, and what it has spent
 
 
 class JournalFullError(JournalUnavailableError):
@@ -123,6 +126,7 @@ class Archive:
                 raise
         if not self._parts:
             self._begin()
+        self.ledger.replay_held()
 
     def _replay(self, segment: Segment, *, last: bool) -> _Part:
         part: _Part | None = None
@@ -169,6 +173,11 @@ class Archive:
                 value["client"], Head(value["seq"], value["digest"]), first=not self._parts
             )
             return
+        if value["kind"] == "spent":
+            # The segments before said so too, unless they are gone.
+            spent = SpentRecord.parse(value)
+            self.ledger.spent.setdefault(spent.client, Spent(spent.day, spent.requests, spent.tokens))
+            return
         if value["kind"] == "place":
             self._note_place(PlaceRecord.parse(value), (*self._parts, part))
             return
@@ -177,9 +186,16 @@ class Archive:
             raise ValueError("a receipt of another node")
         digest = hashlib.sha256(canonical.encode(receipt)).hexdigest()
         self.ledger.replay_receipt(receipt["client"], receipt["id"], receipt["seq"], receipt["prev"], digest)
-        opened.pop(receipt["id"], None)
+        self._replay_used(receipt, opened.pop(receipt["id"], None))
         part.note(receipt["id"], offset)
         self._last[receipt["client"]] = part.segment, offset
+
+    def _replay_used(self, receipt: dict[str, Any], opened: dict[str, Any] | None) -> None:
+        tokens = receipt["prompt_tokens"] + receipt["completion_tokens"]
+        told = is_told(receipt["requests"], verified=receipt["erase"]["verified"])
+        granted = None if told or opened is None else opened.get("granted")
+        counted = used(granted and Allowance.parse(granted), receipt["requests"], tokens, told=told)
+        self.ledger.replay_used(receipt["client"], day_of(receipt["opened_at"]), *counted)
 
     def verify_last(self, public_key: str) -> None:
         """Check the signature of each client's last receipt; the chain vouches for what those before say.
@@ -247,11 +263,13 @@ class Archive:
         segment, _ = Segment.make(path, [record.canonical_bytes() for record in self._state(before)])
         self._parts.append(_Part(segment, before))
 
-    def _state(self, before: int) -> Iterator[StartRecord | HeadRecord | OpenRecord]:
+    def _state(self, before: int) -> Iterator[StartRecord | HeadRecord | SpentRecord | OpenRecord]:
         """Yield what a segment begins with."""
         yield StartRecord(receipts=before, placed=self.placed, past=self.ledger.past)
         for client, head in self.ledger.heads.items():
             yield HeadRecord(client=client, seq=head.seq, digest=head.digest)
+        for client, spent in self.ledger.settled().items():
+            yield SpentRecord(client=client, day=spent.day, requests=spent.requests, tokens=spent.tokens)
         yield from self.ledger.open.values()
 
     def append(self, payloads: Sequence[bytes]) -> list[int]:

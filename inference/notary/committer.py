@@ -13,9 +13,11 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from appliance.core.budget import Allowance, Asks
 from appliance.core.errors import ApplianceError
 from appliance.core.receipt import Draft, ReceiptSigner
 from inference.notary.archive import Archive
+from inference.notary.budget import Budget, day_of, grant
 from inference.notary.ledger import Stage
 from inference.notary.records import OpenRecord, PlaceRecord, receipt_payload
 
@@ -24,11 +26,12 @@ _GROUP = 256  # records that share one fsync at most; bounds how long one group 
 
 @dataclass(frozen=True)
 class _Built:
-    """A payload for the journal; of a receipt also its id and the signed receipt."""
+    """A payload for the journal; of a receipt also its id and the signed receipt, of a session that opens what it was granted."""
 
     payload: bytes
     receipt: str = ""
     signed: bytes = b""
+    granted: Allowance | None = None
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,23 @@ class Committer:
         self._arrived = asyncio.Event()
         self.task = asyncio.create_task(self._run())
 
-    async def open(self, record: OpenRecord) -> None:
-        """Make an open record durable.
+    async def open(self, record: OpenRecord, budget: Budget, asks: Asks | None) -> Allowance | None:
+        """Make an open record durable; return what its session was granted, None if its client has no budget.
 
         Raises:
+            QuotaError: If the client's budget is used up.
             JournalFullError: If it might leave no room to end the sessions that are open.
             JournalUnavailableError: If it cannot be written.
         """
 
         def build(stage: Stage) -> _Built:
             self._archive.verify_room(len(stage.opened))
-            stage.open(record)
-            return _Built(record.canonical_bytes())
+            granted = grant(asks, budget, stage.spent_by(record.client).on(day_of(record.opened_at)))
+            opening = record if granted is None else record.model_copy(update={"granted": granted})
+            stage.open(opening)
+            return _Built(opening.canonical_bytes(), granted=granted)
 
-        await self._commit(build)
+        return (await self._commit(build)).granted
 
     async def close(self, client: str, receipt: str, draft: Draft) -> bytes:
         """End a session; return the canonical bytes of its signed receipt once that is durable.

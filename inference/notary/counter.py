@@ -13,16 +13,19 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from appliance.core.budget import Allowance, Asks
 from appliance.core.errors import RefusedError, UsageError
 from appliance.core.names import random_id
 from appliance.core.receipt import Draft, End, Opening
 from appliance.core.schema import Closed
 from inference.lines import MAX_CELL_LINE_BYTES, Request, listen, parse_request, serve_lines
 from inference.notary.archive import Archive
+from inference.notary.budget import Budget, QuotaError
 from inference.notary.committer import Committer
 from inference.notary.journal import JournalUnavailableError
 from inference.notary.ledger import NotOpenError
 from inference.notary.proofs import prove
+from inference.notary.recent import Recent
 from inference.notary.records import OpenRecord, lost_draft
 
 MAX_OPEN = 1024  # sessions of one connection: four times what a cell can have
@@ -32,11 +35,12 @@ _REVOKED_GRACE_S = 1.0  # for a revoked client's cell to hand in drafts that cou
 
 
 class OpenRequest(Closed):
-    """A session begins."""
+    """A session begins. `asks` is what it may need of the client's budgets; none if the cell knows of no budget."""
 
     id: int
     op: Literal["open"]
     opening: Opening
+    asks: Asks | None = None
 
 
 class CloseRequest(Closed):
@@ -62,7 +66,11 @@ def _read(line: bytes) -> OpenRequest | CloseRequest | Request:
 
 
 class Counter:
-    """One client's socket."""
+    """One client's socket.
+
+    Attributes:
+        budget: What the client may use of a day; another one is in force with the next session that opens.
+    """
 
     def __init__(
         self, client: str, archive: Archive, committer: Committer, clock: Callable[[], str], log: Path
@@ -73,6 +81,8 @@ class Counter:
         self._committer = committer
         self._clock = clock
         self._log = log
+        self.budget = Budget()
+        self._recent = Recent()
         self._reason = End.CRASHED
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -111,13 +121,21 @@ class Counter:
         self, request: OpenRequest | CloseRequest | Request, opened: set[str]
     ) -> dict[str, Any] | bytes:
         if isinstance(request, OpenRequest):
-            return {"receipt": await self._open(request.opening, opened)}
+            receipt, granted = await self._open(request, opened)
+            return (
+                {"receipt": receipt}
+                if granted is None
+                else {"receipt": receipt, "grant": granted.model_dump()}
+            )
         if isinstance(request, CloseRequest):
             signed = await self._close(request.receipt, request.draft, opened)
             return b"".join((b'{"signed":', signed, b"}"))
         # One of those two that is not as it must be: find out what to say of it.
         if request.op == "open":
-            Opening.parse(*request.take("opening"))
+            opening, *asks = request.take("opening", *({"asks"} & request.fields.keys()))
+            Opening.parse(opening)
+            for said in asks:
+                Asks.parse(said)
         if request.op == "close":
             receipt, draft = request.take("receipt", "draft")
             _text(receipt)
@@ -125,6 +143,9 @@ class Counter:
         if request.op == "get":
             (receipt,) = request.take("receipt")
             return {"signed": self._archive.of(self._client, _text(receipt))[0].model_dump(mode="json")}
+        if request.op == "recent":
+            request.take()
+            return self._recent.of_a_minute().model_dump()
         if request.op == "prove":
             (receipt,) = request.take("receipt")
             _, place = self._archive.of(self._client, _text(receipt))
@@ -132,18 +153,19 @@ class Counter:
             return {"proof": proof.render().decode("utf-8")}
         raise UsageError("no such op")
 
-    async def _open(self, opening: Opening, opened: set[str]) -> str:
+    async def _open(self, request: OpenRequest, opened: set[str]) -> tuple[str, Allowance | None]:
+        opening = request.opening
         if len(opened) >= MAX_OPEN:
             raise RefusedError("too many open sessions", field="opening")
         receipt = random_id()
         record = OpenRecord(client=self._client, receipt=receipt, opened_at=self._clock(), opening=opening)
         opened.add(receipt)
         try:
-            await self._committer.open(record)
-        except JournalUnavailableError:
+            granted = await self._committer.open(record, self.budget, request.asks)
+        except (JournalUnavailableError, QuotaError, RefusedError):
             opened.discard(receipt)
             raise
-        return receipt
+        return receipt, granted
 
     async def _close(self, receipt: str, draft: Draft, opened: set[str]) -> bytes:
         if draft.end is End.CRASHED:
@@ -152,6 +174,7 @@ class Counter:
             raise NotOpenError("no open session has this receipt", field="receipt")
         signed = await self._committer.close(self._client, receipt, draft)
         opened.discard(receipt)
+        self._recent.note(draft.requests, draft.prompt_tokens + draft.completion_tokens)
         return signed
 
     async def _close_lost(self, opened: set[str]) -> None:
@@ -160,6 +183,7 @@ class Counter:
             while True:
                 try:
                     await self._committer.close(self._client, receipt, lost_draft(self._reason))
+                    self._recent.note(1, 0)
                     break
                 except JournalUnavailableError:
                     await asyncio.sleep(_RETRY_S)

@@ -13,6 +13,7 @@ from appliance.core.errors import RefusedError
 from appliance.core.heartbeat import extend_past
 from appliance.core.names import ZERO_DIGEST
 from appliance.core.receipt import Draft, Receipt
+from inference.notary.budget import Spent, day_of, held, is_told, used
 from inference.notary.records import OpenRecord
 
 
@@ -45,6 +46,8 @@ class Ledger:
         heads: Pseudonym to head.
         open: Receipt id to what was said when its session was opened.
         past: Digest over all receipts so far (`extend_past`).
+        spent: Pseudonym to what the client's sessions of its last day count for.
+        tokens: Completion tokens of the receipts that were written in this run.
     """
 
     node: str
@@ -52,10 +55,31 @@ class Ledger:
     heads: dict[str, Head] = field(default_factory=dict)
     open: dict[str, OpenRecord] = field(default_factory=dict)
     past: str = ZERO_DIGEST
+    spent: dict[str, Spent] = field(default_factory=dict)
+    tokens: int = 0
 
     def replay_open(self, record: OpenRecord) -> None:
         """Take over an open record of the journal."""
         self.open[record.receipt] = record
+
+    def replay_used(self, client: str, day: int, requests: int, tokens: int) -> None:
+        """Count a session of the journal that has ended."""
+        self.spent[client] = self.spent.get(client, Spent()).replayed(day, requests, tokens)
+
+    def replay_held(self) -> None:
+        """After the whole journal: count what the sessions that are open were granted."""
+        for record in self.open.values():
+            self.replay_used(record.client, day_of(record.opened_at), *held(record.granted))
+
+    def settled(self) -> dict[str, Spent]:
+        """Return what the sessions that have ended used, by pseudonym."""
+        settled = dict(self.spent)
+        for record in self.open.values():
+            spent = settled.get(record.client)
+            if spent is not None and day_of(record.opened_at) == spent.day:
+                requests, tokens = held(record.granted)
+                settled[record.client] = spent.plus(-requests, -tokens)
+        return settled
 
     def replay_head(self, client: str, head: Head, *, first: bool) -> None:
         """Take over a head with which the first segment of the journal begins, or compare that of a later one.
@@ -89,13 +113,21 @@ class Stage:
     opened: dict[str, OpenRecord] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     past: str = ""
+    spent: dict[str, Spent] = field(default_factory=dict)
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         self.past = self.ledger.past
 
+    def spent_by(self, client: str) -> Spent:
+        """Return what a client's sessions of its last day count for."""
+        return self.spent.get(client) or self.ledger.spent.get(client, Spent())
+
     def open(self, record: OpenRecord) -> None:
         """Open a session."""
         self.opened[record.receipt] = record
+        day = self.spent_by(record.client).on(day_of(record.opened_at))
+        self.spent[record.client] = day.plus(*held(record.granted))
 
     def close(self, client: str, receipt: str, draft: Draft, ended_at: str) -> bytes:
         """Return the canonical bytes of the next receipt of the client's chain, for a session of its own.
@@ -128,17 +160,35 @@ class Stage:
             confinement=record.opening.confinement,
             erase=draft.erase,
         )
+        self._settle(record, draft)
         content = made.canonical_bytes()
         digest = hashlib.sha256(content).hexdigest()
         self.heads[client] = Head(made.seq, digest)
         self.past = extend_past(self.past, digest)
         self.closed.add(receipt)
+        self.tokens += draft.completion_tokens
         return content
+
+    def _settle(self, record: OpenRecord, draft: Draft) -> None:
+        """Count what a session used, and no more what it was granted, unless its day is over."""
+        spent = self.spent_by(record.client)
+        if spent.day != day_of(record.opened_at):
+            return
+        requests, tokens = used(
+            record.granted,
+            draft.requests,
+            draft.prompt_tokens + draft.completion_tokens,
+            told=is_told(draft.requests, verified=draft.erase.verified),
+        )
+        granted = held(record.granted)
+        self.spent[record.client] = spent.plus(requests - granted[0], tokens - granted[1])
 
     def commit(self) -> None:
         """Take the changes over into the ledger; they are durable now."""
+        self.ledger.spent.update(self.spent)
         self.ledger.heads.update(self.heads)
         self.ledger.open.update(self.opened)
         self.ledger.past = self.past
+        self.ledger.tokens += self.tokens
         for receipt in self.closed:
             del self.ledger.open[receipt]

@@ -70,7 +70,7 @@ class Notary:
             self.archive.close()
             raise
         self._committer = Committer(self.archive, key, now)
-        self._counters: dict[str, tuple[Client, Counter]] = {}
+        self._counters: dict[str, tuple[str, Counter]] = {}  # name to pseudonym and counter
         self._ending: set[asyncio.Task[None]] = set()
         self._agents: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -121,6 +121,7 @@ class Notary:
             "boot": self.boot,
             "records": len(self.archive),
             "open": len(self.archive.ledger.open),
+            "tokens": self.archive.ledger.tokens,
             "waiting": self.archive.waiting,
             "bytes": self.archive.size,
             "max_bytes": self.archive.max_bytes,
@@ -166,15 +167,18 @@ class Notary:
 
     async def _set_clients(self, roster: Roster) -> dict[str, Any]:
         want = roster.by_name()
-        have = {name: client for name, (client, _) in self._counters.items()}
-        removed = sorted(name for name, client in have.items() if want.get(name) != client)
-        added = sorted(name for name, client in want.items() if have.get(name) != client)
+        have = {name: pseudonym for name, (pseudonym, _) in self._counters.items()}
+        named = {name: client.pseudonym for name, client in want.items()}
+        removed = sorted(name for name, pseudonym in have.items() if named.get(name) != pseudonym)
+        added = sorted(name for name, pseudonym in named.items() if have.get(name) != pseudonym)
         for name in removed:
             _, counter = self._counters.pop(name)
             self._end(counter)
         self._remove_folders(keep=set(want))
         for name in added:
-            self._counters[name] = (want[name], await self._open_counter(want[name]))
+            self._counters[name] = (named[name], await self._open_counter(want[name]))
+        for name, (_, counter) in self._counters.items():
+            counter.budget = want[name].budget
         return {"added": added, "removed": removed}
 
     def _end(self, counter: Counter) -> None:
@@ -189,6 +193,7 @@ class Notary:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder.chmod(0o755)
         counter = Counter(client.pseudonym, self.archive, self._committer, now, self._paths.log)
+        counter.budget = client.budget
         await counter.listen(folder / "notary.sock")
         return counter
 

@@ -6,9 +6,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from appliance.core.budget import Allowance
 from appliance.core.names import Digest, Hex128, Timestamp
 from appliance.core.receipt import Count, Draft, End, Erase, Opening, SignedReceipt
-from appliance.core.schema import Closed
+from appliance.core.schema import Closed, is_absent
 
 _RECEIPT: Final = b'{"kind":"receipt","signed":'
 
@@ -18,10 +19,12 @@ class OpenRecord(Closed):
 
     Attributes:
         client: Pseudonym.
+        granted: What it may use of the client's budgets; None if there were none.
         receipt: Id of the receipt that will end it.
     """
 
     client: Digest
+    granted: Annotated[Allowance | None, Field(exclude_if=is_absent)] = None
     kind: Literal["open"] = "open"
     opened_at: Timestamp
     opening: Opening
@@ -68,6 +71,16 @@ class HeadRecord(Closed):
     client: Digest
     seq: Count
     digest: Digest
+
+
+class SpentRecord(Closed):
+    """What a client's sessions that have ended before a segment used of a day, which counts from the first of the year 1."""
+
+    kind: Literal["spent"] = "spent"
+    client: Digest
+    day: Count
+    requests: Count
+    tokens: Count
 
 
 class PlaceRecord(Closed):

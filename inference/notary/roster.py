@@ -7,20 +7,29 @@ from typing import Annotated
 
 from pydantic import Field
 
+from appliance.core.bundle import Counted
 from appliance.core.errors import HostError, RefusedError
 from appliance.core.names import Digest, Name
 from appliance.core.schema import Closed
 from appliance.core.storage import write_atomic
+from inference.notary.budget import Budget
 from inference.notary.journal import JournalUnavailableError
 
 MAX_CLIENTS = 4096
 
 
 class Client(Closed):
-    """One client: the name decides the socket's path, the pseudonym goes into receipts."""
+    """One client: the name decides the socket's path, the pseudonym goes into receipts, and it has so much of each day."""
 
     name: Name
     pseudonym: Digest
+    requests_per_day: Counted = None
+    tokens_per_day: Counted = None
+
+    @property
+    def budget(self) -> Budget:
+        """What it may use of a day."""
+        return Budget(self.requests_per_day, self.tokens_per_day)
 
 
 class Roster(Closed):

@@ -90,11 +90,6 @@ class Identity:
         return key
 
 
-def boot_id() -> str:
-    """Return the kernel's id of this boot, 32 hexadecimal digits (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace("-", "")
-
-
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

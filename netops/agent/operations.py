@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from appliance import __version__
 from appliance.core.errors import UsageError
+from appliance.core.hashed import read_boot_id
+from appliance.core.names import encode_base64
 from appliance.core.node import NodePaths, NodeSettings
-from netops.agent.health import observe_health
-from netops.agent.identity import Identity, boot_id
+from netops.agent.health import (
+    ask_notary,
+    now_text,
+    observe_host,
+    observe_serving,
+    sort_peers,
+    summarise_tunnel,
+)
+from netops.agent.identity import Identity
 from netops.agent.memory import Memory, Signed
 from netops.agent.models import ModelStore
 from netops.agent.passes import Passes
 from netops.agent.published import MAX_FILES, PublishedLog
+from netops.agent.rate import TokenRate
 from netops.world import World
 
 MAX_RECEIPTS = 10_000
@@ -30,12 +41,17 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "plan": {"bundle": str, "signature": str},
     "apply": {"bundle": str, "signature": str},
     "revoke": {"revocation": str, "signature": str},
+    "grant": {"grant": str, "signature": str},
+    "raise": {"statement": str, "signature": str},
     "health": {},
+    "peers": {},
     "receipts": {"after": int, "limit": int},
     "heartbeat": {"nonce": str},
     "admitted": {"position": int},
     "publish": {"files": dict, "checkpoint": str},
+    "published": {"path": str},
     "places": {"places": list},
+    "letters": {},
 }
 
 
@@ -61,6 +77,7 @@ class Operations:
         self._identity = identity
         self._passes = passes
         self._published = PublishedLog(paths.log)
+        self._rate = TokenRate()
         self._handlers: Mapping[str, Callable[..., dict[str, Any]]] = {
             "identity": self._identify,
             "state": self._state,
@@ -68,12 +85,17 @@ class Operations:
             "plan": self._plan,
             "apply": self._apply,
             "revoke": self._revoke,
+            "grant": self._grant,
+            "raise": self._raise,
             "health": self._health,
+            "peers": self._peers,
             "receipts": self._receipts,
             "heartbeat": self._heartbeat,
             "admitted": self._admitted,
             "publish": self._publish,
+            "published": self._show_published,
             "places": self._places,
+            "letters": self._letters,
         }
 
     def answer(self, request: Mapping[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -102,12 +124,17 @@ class Operations:
             "wireguard_public_key": self._identity.wireguard_public_key(),
             "receipt_public_key": self._world.notary.status()["public_key"],
             "tls_request": self._identity.tls_request(),
-            "boot": boot_id(),
+            "boot": read_boot_id(),
             "appliance": __version__,
         }
 
     def _state(self) -> dict[str, Any]:
-        return {"accepted": self._accepted(), "boot": boot_id(), "models": self._models.digests()}
+        return {
+            "accepted": self._accepted(),
+            "boot": read_boot_id(),
+            "epoch": self._memory.epoch,
+            "models": self._models.digests(),
+        }
 
     def _accepted(self) -> dict[str, Any] | None:
         accepted = self._memory.accepted
@@ -136,13 +163,31 @@ class Operations:
         revoked = self._passes.revoke(Signed(revocation, signature))
         return {"removed": revoked.removed, "ended": revoked.ended, "milliseconds": revoked.milliseconds}
 
+    def _grant(self, grant: str, signature: str) -> dict[str, Any]:
+        granted = self._passes.grant(Signed(grant, signature))
+        return {"added": granted.added, "milliseconds": granted.milliseconds}
+
+    def _raise(self, statement: str, signature: str) -> dict[str, Any]:
+        return {"epoch": self._passes.raise_epoch(Signed(statement, signature))}
+
     def _health(self) -> dict[str, Any]:
+        world, notary = self._world, ask_notary(self._world.notary)
         return {
             "node": self._settings.node,
-            "boot": boot_id(),
+            "boot": read_boot_id(),
+            "appliance": __version__,
             "accepted": self._accepted(),
-            **observe_health(self._paths, self._world.cells, self._world.notary),
+            **observe_host(self._paths),
+            **observe_serving(self._paths, world.cells, notary),
+            "tokens_per_s": self._rate.note(int(notary.get("tokens", 0)), time.monotonic()),
+            "tunnel": summarise_tunnel(world.tunnel.observe(), int(time.time())),
+            "nginx": world.web.pid() is not None,
+            "models": self._models.observe(self._memory.bundle),
+            "clock": now_text(),  # last: control compares it with its own
         }
+
+    def _peers(self) -> dict[str, Any]:
+        return sort_peers(self._world.tunnel.observe().peers, int(time.time()))
 
     def _receipts(self, after: int, limit: int) -> dict[str, Any]:
         if after < 0 or not 1 <= limit <= MAX_RECEIPTS:
@@ -158,10 +203,17 @@ class Operations:
     def _places(self, places: list[Any]) -> dict[str, Any]:
         return self._world.notary.note_places(places)
 
+    def _letters(self) -> dict[str, Any]:
+        return {"letters": [letter.model_dump(mode="json") for letter in self._world.files.letters()]}
+
     def _publish(self, files: dict[str, Any], checkpoint: str) -> dict[str, Any]:
         if len(files) > MAX_FILES or not all(isinstance(text, str) for text in files.values()):
             raise UsageError(f"`files` are at most {MAX_FILES} tiles in base64")
         return {"size": self._published.publish(files, checkpoint)}
+
+    def _show_published(self, path: str) -> dict[str, Any]:
+        data = self._published.read(path)
+        return {"data": None if data is None else encode_base64(data)}
 
 
 def _check_fields(fields: Mapping[str, Any], schema: Mapping[str, type]) -> None:

@@ -15,7 +15,7 @@ from appliance.core.names import decode_base64
 from appliance.core.storage import write_atomic
 from appliance.transparency.checkpoint import Checkpoint
 from appliance.transparency.note import Note
-from appliance.transparency.tiles import CHECKPOINT, read_checkpoint
+from appliance.transparency.tiles import CHECKPOINT, load_tile, read_checkpoint
 
 MAX_FILES = 256
 _HASH_BYTES, _WIDTH = 32, 256
@@ -63,6 +63,17 @@ class PublishedLog:
         except OSError as error:
             raise HostError("the log cannot be written", hint="free disk space on the node") from error
         return published if size is None else size
+
+    def read(self, path: str) -> bytes | None:
+        """Return a tile or the checkpoint as it is published, None if it is not there.
+
+        Raises:
+            RefusedError: If the path is none of them.
+            HostError: If it cannot be read.
+        """
+        if path != CHECKPOINT and _TILE.fullmatch(path) is None:
+            raise RefusedError("not the path of a tile", field="path")
+        return load_tile(self._folder, path)
 
     def _write(self, path: str, data: bytes) -> None:
         place = self._folder / path

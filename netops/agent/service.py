@@ -19,6 +19,8 @@ from netops.world import World
 
 RELAY_USER = "appliance-relay"
 RESUME_PAUSE_S = 2.0  # the notary and the launcher may start after us
+EXPIRY_PERIOD_S = 10.0  # whoever has come to an end is cut off within this; the cell knows the time to the tenth of a second
+HASH_PAUSE_S = 30.0  # between two looks whether every model file is noted as hashed; a look without work is a few stat(2)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Agent:
 
     server: Server
     passes: Passes
+    models: ModelStore
     stored: Signed | None
 
     def run(self) -> None:
@@ -41,7 +44,30 @@ class Agent:
         signal.signal(signal.SIGINT, stop)
         if self.stored is not None:
             threading.Thread(target=self._resume, args=(self.stored, stopping), daemon=True).start()
+        threading.Thread(target=self._expire, args=(stopping,), daemon=True).start()
+        threading.Thread(target=self._hash_models, args=(stopping,), daemon=True).start()
         self.server.serve()
+
+    def _expire(self, stopping: threading.Event) -> None:
+        """Cut off whoever has come to an end, whether control is there or not."""
+        while not stopping.wait(EXPIRY_PERIOD_S):
+            try:
+                if self.passes.expire():
+                    log("expire", "done")
+            except ApplianceError as error:
+                log("expire", error.code)
+            except OSError:
+                log("expire", "error")
+
+    def _hash_models(self, stopping: threading.Event) -> None:
+        """Hash what was not hashed since the boot. A cell that starts meanwhile hashes its own file."""
+        while not stopping.is_set():
+            try:
+                for _ in self.models.hash_anew(stopping.is_set):
+                    log("model", "pin_mismatch")
+            except OSError:
+                log("model", "host")
+            stopping.wait(HASH_PAUSE_S)
 
     def _resume(self, signed: Signed, stopping: threading.Event) -> None:
         """Apply the stored bundle, again and again until that works or a newer one came."""
@@ -79,7 +105,7 @@ def start_agent(settings: NodeSettings, paths: NodePaths, relay_user: str = RELA
     operations = Operations(
         settings, paths, world=world, memory=memory, models=models, identity=identity, passes=passes
     )
-    return Agent(Server(paths.agent_socket, operations, relay_user), passes, stored)
+    return Agent(Server(paths.agent_socket, operations, relay_user), passes, models, stored)
 
 
 def _recall(passes: Passes) -> Signed | None:

@@ -317,3 +317,55 @@ def test_a_right_token_from_another_device_of_the_same_client_is_refused_and_rev
     assert control(lab[MGMT], "device", "revoke", ACME.name, "phone")["ok"] is True
     provision.wait_until(lambda: keys(lab[NODE]) == before, "the phone's end", lab[NODE])
     assert curl(lab[ACME], token(lab[ACME]))[0] == 200
+
+
+def test_a_drained_node_goes_on_with_what_is_open_and_opens_nothing(lab):
+    asked = json.dumps(
+        {"model": "tiny-reader", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    )
+    kind = {"Content-Type": "application/json"}
+
+    def chat(**headers):
+        return curl(
+            lab[ACME],
+            token(lab[ACME]),
+            path="/v1/chat/completions",
+            body=asked,
+            headers={**kind, **headers},
+        )
+
+    opened = curl(lab[ACME], token(lab[ACME]), path="/v1/sessions", body="{}", headers=kind)
+    kept = {"X-Session-Id": json.loads(opened[1])["id"]}
+    assert chat(**kept)[0] == chat()[0] == 200
+    assert control(lab[MGMT], "node", "drain", "node-a")["duty"] == "drained"
+    try:
+        provision.wait_until(lambda: chat()[0] == 503, "the drain", lab[NODE])
+        _, body, headers = chat()
+        assert json.loads(body)["error"]["code"] == "node_drained"
+        assert {name.lower(): value for name, value in headers.items()}["retry-after"] == "30"
+        assert chat(**kept)[0] == 200
+        plan = control(lab[MGMT], "node", "plan", "node-a")
+        assert (plan["total"], plan["error"]) == (0, ""), "what control wants is in force"
+    finally:
+        control(lab[MGMT], "node", "undrain", "node-a")
+    provision.wait_until(lambda: chat()[0] == 200, "the node's return", lab[NODE])
+    history = control(lab[MGMT], "node", "history", "node-a")["bundles"]
+    assert [bundle["changes"] for bundle in history[-2:]] == [["drained"], ["serving again"]]
+
+
+def test_control_hears_how_the_node_is(lab):
+    assert curl(lab[ACME], token(lab[ACME]))[0] == 200  # the tunnel is up
+
+    def told():
+        health = control(lab[MGMT], "node", "show", "node-a")["health"]
+        states = {model["state"] for model in health.get("models", ())}
+        return health if health and states == {"verified"} and health["tunnel"]["connected"] else None
+
+    provision.wait_until(told, "a report", lab[NODE], 90)
+    health = told()
+    assert health["nginx"]
+    assert health["notary"]["up"]
+    assert health["tunnel"]["up"]
+    assert all(cell["confined"] for cell in health["cells"])
+    assert control(lab[MGMT], "node", "health", "node-a")["samples"]
+    assert control(lab[MGMT], "node", "show", "node-a")["conditions"] == {}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.core.health import Health, Peers
 from netops.lines import RemoteError
 from tests.lab.netops_stage import (
     CLIENT4,
@@ -713,6 +714,14 @@ def test_health_counts_taken_seats_without_touching_them(node):
         fcntl.flock(seat, fcntl.LOCK_EX)
         assert node.ask("health")["seats"] == {"total": 2, "taken": 1}
     assert node.ask("health")["seats"] == {"total": 2, "taken": 0}
+
+
+def test_health_counts_the_peers_that_the_kernel_knows(node):
+    assert status(node.exchange(get())) == 200
+    tunnel, peers = Health.parse(node.ask("health")).tunnel, Peers.parse(node.ask("peers"))
+    assert tunnel.up
+    assert tunnel.connected == sum(len(fresh.public_keys) for fresh in peers.connected) >= 1
+    assert tunnel.connected + tunnel.stale + tunnel.never_seen == len(node.ask("observe")["peers"])
 
 
 def test_no_log_line_of_the_agent_names_anything(node):

@@ -16,6 +16,7 @@ from appliance.core.errors import RefusedError
 from appliance.core.names import ZERO_DIGEST, random_id
 from appliance.core.receipt import Draft, Opening, Receipt, SignedReceipt, sign_receipt, timestamp
 from appliance.transparency.errors import NotLoggedError
+from inference.cell.notary import QuotaError
 
 
 class SimulatedNotary:
@@ -29,6 +30,8 @@ class SimulatedNotary:
         refuse: Ops that are refused.
         logged: The log holds what was signed.
         lines: Every line that the cell sent.
+        grants: What sessions are granted, in this order; after the last one the budget is used up. None: there is no budget.
+        used: What `recent` says.
     """
 
     def __init__(self) -> None:
@@ -43,6 +46,8 @@ class SimulatedNotary:
         self.refuse: set[str] = set()
         self.logged = False
         self.lines: list[bytes] = []
+        self.grants: list[dict[str, int]] | None = None
+        self.used = {"requests": 0, "tokens": 0}
         self._key = Ed25519PrivateKey.generate()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -93,7 +98,7 @@ class SimulatedNotary:
             return {"ok": True, "result": getattr(self, "_" + op)(request)}
         except KeyError:
             return {"ok": False, "error": {"code": "not_found", "message": "unknown", "field": "receipt"}}
-        except NotLoggedError as error:
+        except (NotLoggedError, QuotaError) as error:
             return {"ok": False, "error": {"code": error.code, "message": error.message}}
         except RefusedError as error:
             return {"ok": False, "error": {"code": error.code, "message": str(error), "field": error.field}}
@@ -101,8 +106,16 @@ class SimulatedNotary:
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
         self.may_open.wait(10)
         receipt = random_id()
+        if self.grants is None:
+            self.opened[receipt] = Opening.parse(request["opening"])
+            return {"receipt": receipt}
+        if not self.grants:
+            raise QuotaError("used up")
         self.opened[receipt] = Opening.parse(request["opening"])
-        return {"receipt": receipt}
+        return {"receipt": receipt, "grant": self.grants.pop(0)}
+
+    def _recent(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return self.used
 
     def _close(self, request: dict[str, Any]) -> dict[str, Any]:
         self.may_close.wait(10)

@@ -224,15 +224,6 @@ def test_a_model_that_is_pinned_no_longer_is_not_served(cell: RunningCell) -> No
     assert cell.notary.ends() == ["drained"]
 
 
-def test_a_model_that_is_not_the_default_any_more_goes_on(cell: RunningCell) -> None:
-    wait_for(cell.is_serving)
-    other = manifest().model_copy(update={"name": "other"})
-    write_policy(cell.policy_file, models=(other, manifest()))
-    time.sleep(0.3)
-    with cell.client() as client:
-        assert client.post(CHAT, json=ask()).status_code == 200
-
-
 def test_an_engine_that_gives_up_ends_the_session_and_the_cell(cell: RunningCell) -> None:
     cell.engine.pace_s, cell.engine.fail_after = 0.01, 3
     with cell.client() as client:

@@ -55,7 +55,8 @@ def run(simulated: SimulatedNotary, talk: Callable[[Notary], Coroutine[Any, Any,
 
 def test_open_close_and_get_speak_the_protocol(simulated: SimulatedNotary) -> None:
     async def talk(notary: Notary) -> None:
-        receipt = await notary.open(opening())
+        receipt, grant = await notary.open(opening())
+        assert grant is None
         with pytest.raises(UnknownReceiptError):
             await notary.get(receipt)
         signed = await notary.close(receipt, DRAFT)
@@ -91,7 +92,7 @@ def test_many_callers_at_once_each_get_their_own_reply(simulated: SimulatedNotar
     async def talk(notary: Notary) -> None:
         openings = [opening() for _ in range(50)]
         receipts = await asyncio.gather(*(notary.open(o) for o in openings))
-        assert [simulated.opened[receipt] for receipt in receipts] == openings
+        assert [simulated.opened[opened.receipt] for opened in receipts] == openings
 
     run(simulated, talk)
 
@@ -117,6 +118,7 @@ def test_after_the_connection_has_ended_everything_is_unavailable(simulated: Sim
         b'{"id":2,"ok":true,"result":{"receipt":"x"}}\n',
         b'{"id":1,"ok":true,"result":{}}\n',
         b'{"id":1,"ok":true,"result":{"receipt":7}}\n',
+        b'{"id":1,"ok":true,"result":{"receipt":"x","grant":{"tokens":0}}}\n',
         b"[]\n",
         b"not json\n",
         b"\xff\n",

@@ -6,15 +6,14 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from control_cast import (  # noqa: F401 - one of them is a fixture
     OverTls,
     journal_can_be_emptied,
-    manifest_for,
     new_public_key,
     node_request,
+    store_pin,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
@@ -32,7 +31,6 @@ from control.journal.actors import acting
 from control.journal.event import Actor, ActorKind, Source
 from control.operators.services import NewToken, create_token
 from control.pins.models import ModelPin
-from control.pins.services import NewPin, add_pin
 from control.reconciler.keys import ReconcilerKeys, read_keys
 
 
@@ -64,15 +62,8 @@ def keys() -> ReconcilerKeys:
 
 
 @pytest.fixture
-def pinned_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.gguf"
-    path.write_bytes(b"GGUF weights of no model")
-    return path
-
-
-@pytest.fixture
-def pin(db: None, pinned_file: Path) -> ModelPin:
-    return add_pin(NewPin(manifest=manifest_for(pinned_file.read_bytes()), file=str(pinned_file)))
+def pin(db: None) -> ModelPin:
+    return store_pin(b"GGUF weights of no model")
 
 
 @pytest.fixture

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from django.conf import settings
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from appliance.core.names import encode_base64
 from appliance.core.pin import Launch, Manifest, PinnedFile, Runtime
 from control.journal import triggers
+from control.operators.factors import Kind
+from control.operators.sessions import note_beginning, note_factor
+from control.pins.models import ModelPin, PinState
 
 if TYPE_CHECKING:
     from control.fleet.models import Node
@@ -40,6 +45,22 @@ def node_request(name: str = "node-a", number: int = 77, **changes: Any) -> dict
         "seats": 2,
         **changes,
     }
+
+
+def store_pin(content: bytes, state: PinState = PinState.ACTIVE, **named: str) -> ModelPin:
+    """A model in control's store, in some state, without what brings one there."""
+    manifest = manifest_for(content, **named)
+    path = settings.PATHS.models / manifest.files[0].sha256
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    return ModelPin.objects.create(
+        name=manifest.name,
+        version=manifest.version,
+        pin_id=manifest.pin_id,
+        manifest=manifest.model_dump(mode="json"),
+        state=state,
+        activated_at=timezone.now() if state == PinState.ACTIVE else None,
+    )
 
 
 def manifest_for(content: bytes, name: str = "tiny", version: str = "1.0") -> Manifest:
@@ -88,9 +109,21 @@ def execute(statements: Callable[[str], Iterable[str]]) -> None:
 
 
 class OverTls(APIClient):
-    """A client whose requests come over TLS unless they say otherwise."""
+    """A client whose requests come over TLS unless they say otherwise.
+
+    Whom `login` and `force_login` sign in has a second factor that was verified just now. (`verified = False`: none was.)
+    """
 
     secure = True
+    verified = True
+
+    def _login(self, user: Any, backend: str | None = None) -> None:
+        super()._login(user, backend)  # type: ignore[misc]
+        if self.verified:
+            session = self.session
+            note_beginning(session, "127.0.0.1", "Firefox on Linux")
+            note_factor(session, Kind.APP)
+            session.save()
 
     def generic(self, method: str, path: str, *args: Any, **extra: Any) -> Any:
         """Make a request."""

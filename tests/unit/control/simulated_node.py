@@ -13,7 +13,9 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -23,7 +25,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core import canonical, signing
-from appliance.core.bundle import Accepted, Bundle, verify_bundle, verify_revocation
+from appliance.core.bundle import (
+    Accepted,
+    Bundle,
+    Grant,
+    node_epoch,
+    verify_bundle,
+    verify_grant,
+    verify_revocation,
+)
+from appliance.core.epoch import verify_statement
 from appliance.core.errors import ApplianceError, RefusedError, UnavailableError
 from appliance.core.heartbeat import Heartbeat, extend_past, sign_heartbeat
 from appliance.core.names import ZERO_DIGEST, encode_base64, random_id
@@ -35,9 +46,52 @@ from appliance.core.receipt import (
     RuntimeFacts,
     SignedReceipt,
     sign_receipt,
+    timestamp,
 )
+from netops.mailbox.roster import render_roster
+from netops.mailbox.spool import clear_letters, read_letters
 
 BOOT = "b" * 32
+GIB = 2**30
+
+
+def report(name: str = "node-a", /, **changes: Any) -> dict[str, Any]:
+    """A node's health, all well but for the changes."""
+    return {
+        "node": name,
+        "boot": BOOT,
+        "appliance": "0.1.0",
+        "accepted": None,
+        "uptime_s": 60,
+        "cores": 4,
+        "load": [1000, 500, 250],
+        "memory": {"total_bytes": 8 * GIB, "available_bytes": 6 * GIB},
+        "swap": False,
+        "disks": [
+            {"name": "root", "total_bytes": 100 * GIB, "free_bytes": 50 * GIB},
+            {"name": "receipts", "total_bytes": 10 * GIB, "free_bytes": 4 * GIB},
+        ],
+        "temperature_c": 41,
+        "gpus": [
+            {
+                "index": 0,
+                "memory_total_bytes": 80 * GIB,
+                "memory_used_bytes": 20 * GIB,
+                "utilisation_percent": 35,
+                "temperature_c": 55,
+            }
+        ],
+        "cells": [{"client": "acme", "pid": 4242, "rss_bytes": GIB, "confined": True}],
+        "seats": {"total": 2, "taken": 1},
+        "queue": 0,
+        "notary": {"up": True, "records": 7, "sessions": 3, "waiting": 1, "bytes": 900, "max_bytes": 10_000},
+        "tokens_per_s": 20,
+        "tunnel": {"kind": "kernel", "up": True, "connected": 1, "stale": 1, "never_seen": 1},
+        "nginx": True,
+        "models": [{"sha256": "1" * 64, "state": "verified"}],
+        "clock": timestamp(datetime.now(UTC)),
+        **changes,
+    }
 
 
 @dataclass
@@ -51,13 +105,20 @@ class SimulatedNode:
     accepted: Accepted | None = None
     bundle: Bundle | None = None
     peers: dict[str, str] = field(default_factory=dict)
+    granted: list[Grant] = field(default_factory=list)
     models: dict[str, bytes] = field(default_factory=dict)
     journal: list[Any] = field(default_factory=list)
     tiles: dict[str, str] = field(default_factory=dict)
     checkpoint: str = ""
     places: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, float]] = field(default_factory=list)
-    health: dict[str, Any] = field(default_factory=lambda: {"uptime_s": 1})
+    mailbox: Path | None = None  # folder that holds guests.json and the spool
+    health: dict[str, Any] = field(default_factory=dict)
+    connected: list[dict[str, Any]] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    fails_at_apply: ApplianceError | None = None
+    restore_key: str | None = None
+    raised: int = 0
 
     def __post_init__(self) -> None:
         self.receipt_key = Ed25519PrivateKey.generate()
@@ -162,7 +223,20 @@ class SimulatedNode:
 
     def op_state(self) -> dict[str, Any]:
         accepted = self.accepted.model_dump() if self.accepted else None
-        return {"accepted": accepted, "boot": BOOT, "models": sorted(self.models)}
+        epoch = node_epoch(self.accepted, self.raised)
+        return {"accepted": accepted, "boot": BOOT, "epoch": epoch, "models": sorted(self.models)}
+
+    def op_raise(self, statement: str, signature: str) -> dict[str, Any]:
+        with self._lock:
+            raised = verify_statement(
+                statement.encode(),
+                signature,
+                restore_key=self.restore_key,
+                bundle_key=self.bundle_key,
+                epoch=node_epoch(self.accepted, self.raised),
+            )
+            self.raised = raised.epoch
+        return {"epoch": self.raised}
 
     def op_model(self, sha256: str, content: bytes) -> dict[str, Any]:
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -171,16 +245,30 @@ class SimulatedNode:
         return {"stored": True}
 
     def op_apply(self, bundle: str, signature: str) -> dict[str, Any]:
+        if self.fails_at_apply is not None:
+            raise self.fails_at_apply
         with self._lock:
             accepted = verify_bundle(
-                bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+                bundle.encode(),
+                signature,
+                public_key=self.bundle_key,
+                node=self.name,
+                accepted=self.accepted,
+                raised=self.raised,
             )
             time.sleep(self.apply_s)
             self.bundle = accepted
             self.accepted = Accepted(
                 epoch=accepted.epoch, generation=accepted.generation, digest=accepted.digest
             )
-            self.peers = {d.public_key: d.preshared_key for c in accepted.clients for d in c.devices}
+            self.granted = [grant for grant in self.granted if grant.generation >= accepted.generation]
+            clients = [*accepted.clients, *(client for grant in self.granted for client in grant.clients)]
+            self.peers = {d.public_key: d.preshared_key for client in clients for d in client.devices}
+            self.peers |= {guest.public_key: guest.preshared_key for guest in accepted.guests}
+            if self.mailbox is not None:
+                (self.mailbox / "guests.json").write_bytes(render_roster(accepted.guests))
+                kept = {guest.secret_sha256 for guest in accepted.guests}
+                clear_letters(self.mailbox / "spool", kept)
         return {"accepted": self.accepted.model_dump(), "actions": [], "milliseconds": 1}
 
     def op_revoke(self, revocation: str, signature: str) -> dict[str, Any]:
@@ -194,8 +282,30 @@ class SimulatedNode:
         removed = [key for key in asked.public_keys if self.peers.pop(key, None) is not None]
         return {"removed": removed, "ended": list(asked.clients), "milliseconds": 1}
 
+    def op_grant(self, grant: str, signature: str) -> dict[str, Any]:
+        asked = verify_grant(
+            grant.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+        )
+        self.granted.append(asked)  # before the peers: an `apply` that goes on meanwhile takes it along
+        added = {d.public_key: d.preshared_key for client in asked.clients for d in client.devices}
+        self.peers |= added
+        return {"added": sorted(added), "milliseconds": 1}
+
+    def op_observe(self) -> dict[str, Any]:
+        return {"peers": [{"public_key": key, "preshared": True} for key in self.peers]}
+
     def op_health(self) -> dict[str, Any]:
-        return self.health
+        return report(self.name, **self.health)
+
+    def op_peers(self) -> dict[str, Any]:
+        return {"connected": self.connected, "stale": self.stale}
+
+    def op_plan(self, bundle: str, signature: str) -> dict[str, Any]:
+        wanted = verify_bundle(
+            bundle.encode(), signature, public_key=self.bundle_key, node=self.name, accepted=self.accepted
+        )
+        keys = {device.public_key for client in wanted.clients for device in client.devices}
+        return {"actions": [f"add peer {key}" for key in sorted(keys - self.peers.keys())]}
 
     def op_receipts(self, after: int, limit: int) -> dict[str, Any]:
         if after > len(self.journal):
@@ -206,6 +316,10 @@ class SimulatedNode:
             for n, signed in enumerate(piece)
         ]
         return {"entries": entries, "next": after + len(piece)}
+
+    def op_letters(self) -> dict[str, Any]:
+        letters = read_letters(self.mailbox / "spool") if self.mailbox is not None else []
+        return {"letters": [letter.model_dump(mode="json") for letter in letters]}
 
     def op_heartbeat(self, nonce: str) -> dict[str, Any]:
         journal = list(self.journal)  # it may grow meanwhile
@@ -234,6 +348,11 @@ class SimulatedNode:
         if checkpoint:
             self.checkpoint = checkpoint
         return {"size": self.log_size}
+
+    def op_published(self, path: str) -> dict[str, Any]:
+        if path == "checkpoint":
+            return {"data": encode_base64(self.checkpoint.encode()) if self.checkpoint else None}
+        return {"data": self.tiles.get(path)}
 
     @property
     def log_size(self) -> int:

@@ -4,40 +4,55 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from control_cast import execute, manifest_for, new_public_key, node_request
+from control_cast import execute, manifest_for, new_public_key, node_request, store_pin
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.apps import apps
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
+from django.http import HttpRequest
+from django.test import RequestFactory
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
 import control
+from appliance.core.bundle import Limits
 from appliance.core.errors import RefusedError
 from appliance.core.names import ZERO_DIGEST
-from control.clients import enrolment
+from appliance.core.signing import public_text
+from control.backup import epochs
+from control.clients import enrolment, invitations
 from control.clients import services as clients
-from control.clients.models import Client, Device
-from control.clients.requests import NewClient, NewDevice
+from control.clients.models import Client, Device, Invitation, InvitationState
+from control.clients.requests import NewClient, NewDevice, NewInvitation, Rotation
+from control.clients.rotation import rotate_device
 from control.fleet import services as fleet
-from control.fleet.models import Node
-from control.fleet.requests import NewNode
+from control.fleet.models import Duty, Node
+from control.fleet.requests import NewNode, NodeChange
 from control.journal import triggers
 from control.journal.actors import NoActorError, acting
 from control.journal.event import Actor, ActorKind, Change, Event, Source
 from control.journal.models import AppendOnlyError, AuditEvent, EventPlace
 from control.journal.services import record
 from control.journal.vocabulary import FACTS, KINDS, Kind, Verb
+from control.operators import factors, sessions, totp
 from control.operators import services as operators
-from control.operators.models import ApiToken
+from control.operators.models import ApiToken, AppSecret, Passkey
 from control.operators.roles import Role
+from control.pins import aliases
 from control.pins import services as pins
-from control.pins.models import ModelPin
+from control.pins.facts import Facts
+from control.pins.models import ClientAlias, ModelPin, PinState
+from control.reconciler.keys import ReconcilerKeys
 
 pytestmark = pytest.mark.django_db
 
@@ -46,25 +61,89 @@ PASSWORD = "correct horse battery"
 
 @dataclass
 class Cast:
-    """Somebody and something of each kind, to act on."""
+    """Somebody and something of each kind, to act on.
+
+    Attributes:
+        pin, newer, imported: The model that is served, a verified one that was before, and one that nobody looked at.
+        operator, other: One with an app and a passkey, and one without.
+        request: Of one of the operator's two sessions.
+        handle: Of the other one.
+    """
 
     client: Client
     device: Device
+    redeemed: Invitation
+    alias: ClientAlias
     pin: ModelPin
-    file: Path
+    newer: ModelPin
+    imported: ModelPin
     operator: User
+    other: User
+    passkey: Passkey
+    request: HttpRequest
+    handle: str
 
 
 @pytest.fixture
-def cast(acme: Client, pin: ModelPin, pinned_file: Path, operator: User) -> Cast:
+def cast(acme: Client, pin: ModelPin, operator: User, keys: ReconcilerKeys) -> Cast:
     enrolment.add_device(NewDevice(client="acme", name="laptop", public_key=new_public_key()))
     operators.create_token(operators.NewToken(operator="olivia", name="here"))
-    return Cast(acme, Device.objects.get(), pin, pinned_file, operator)
+    invitations.invite(NewInvitation(client="acme", device="watch", approval=True))
+    Invitation.objects.update(state=InvitationState.REDEEMED, public_key=new_public_key())
+    newer = store_pin(b"GGUF weights of no other model", PinState.VERIFIED, version="2.0")
+    ModelPin.objects.filter(pk=newer.pk).update(activated_at=timezone.now())
+    AppSecret.objects.create(user=operator, sealed="", last_step=0)
+    request, handle = two_sessions(operator)
+    return Cast(
+        client=acme,
+        device=Device.objects.get(),
+        redeemed=Invitation.objects.get(),
+        alias=aliases.set_alias(aliases.NewAlias(client="acme", alias="chat", model="tiny")),
+        pin=pin,
+        newer=newer,
+        imported=store_pin(b"GGUF weights of a third", PinState.IMPORTED, version="0.5"),
+        operator=operator,
+        other=User.objects.create(username="petra", is_staff=True),
+        passkey=Passkey.objects.create(user=operator, name="key", rp_id="x", credential=b"", counter=0),
+        request=request,
+        handle=handle,
+    )
 
 
-def replace_pin(cast: Cast) -> None:
-    manifest = manifest_for(cast.file.read_bytes(), version="2.0")
-    pins.add_pin(pins.NewPin(manifest=manifest, file=str(cast.file), replace=True))
+def two_sessions(user: User) -> tuple[HttpRequest, str]:
+    request = RequestFactory().get("/")
+    request.user = user
+    for _ in range(2):
+        request.session = sessions.SessionStore()
+        sessions.note_beginning(request.session, "127.0.0.1", "Firefox on Linux")
+        sessions.note_factor(request.session, factors.Kind.APP)
+        request.session[SESSION_KEY] = str(user.pk)
+        request.session.save()
+    return request, next(one.handle for one in sessions.list_sessions(request) if not one.current)
+
+
+def verify_pin(cast: Cast) -> None:
+    facts = Facts(
+        architecture="llama", context_tokens=64, licence="", parameters=1, tensors=1, template="x", end=()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pins, "examine", lambda *_, **__: facts)
+        pins.verify_pin(cast.imported)
+
+
+def change_node(cast: Cast) -> None:
+    with fleet.changing_node(cast.client.home) as node:
+        fleet.change_settings(node, NodeChange(seats=3))
+
+
+def add_app(cast: Cast) -> None:
+    sealed = factors.propose_app(cast.other)
+    secret = factors.show_app(cast.other, sealed)
+    factors.add_app(cast.other, sealed, totp.code_of(secret, totp.step_at(time.time())))
+
+
+def raise_epoch(_: Cast) -> None:
+    epochs.raise_epoch(Ed25519PrivateKey.generate(), public_text(Ed25519PrivateKey.generate()), 0)
 
 
 # Every function of control that changes rows, by its name; what it leaves, and how it is called.
@@ -81,7 +160,88 @@ VERBS: dict[str, tuple[Verb, Callable[[Cast], Any]]] = {
         Verb.DEVICE_ADD,
         lambda _: enrolment.add_device(NewDevice(client="acme", name="phone", public_key=new_public_key())),
     ),
-    "pins.services.add_pin": (Verb.PIN_ADD, replace_pin),
+    "clients.services.limit_client": (
+        Verb.CLIENT_LIMIT,
+        lambda c: clients.limit_client(c.client, Limits(sessions=3)),
+    ),
+    "clients.services.expire_client": (
+        Verb.CLIENT_EXPIRE,
+        lambda c: clients.expire_client(c.client, timezone.now() + timedelta(days=1)),
+    ),
+    "clients.services.expire_device": (
+        Verb.DEVICE_EXPIRE,
+        lambda c: clients.expire_device(c.device, timezone.now() + timedelta(days=1)),
+    ),
+    "clients.enrolment.admit_device": (
+        Verb.DEVICE_ADD,
+        lambda _: enrolment.admit_device(
+            NewDevice(client="acme", name="tablet", public_key=new_public_key()),
+            enrolment.KnownSecrets("1" * 64, new_public_key()),
+        ),
+    ),
+    "clients.rotation.rotate_device": (
+        Verb.DEVICE_ROTATE,
+        lambda c: rotate_device(c.device, Rotation(public_key=new_public_key())),
+    ),
+    "clients.invitations.invite": (
+        Verb.INVITATION_CREATE,
+        lambda _: invitations.invite(NewInvitation(client="acme", device="glasses")),
+    ),
+    "clients.invitations.approve_invitation": (
+        Verb.INVITATION_APPROVE,
+        lambda c: invitations.approve_invitation(c.redeemed),
+    ),
+    "clients.invitations.cancel_invitation": (
+        Verb.INVITATION_CANCEL,
+        lambda c: invitations.cancel_invitation(c.redeemed),
+    ),
+    "pins.services.add_pin": (
+        Verb.PIN_ADD,
+        lambda _: pins.add_pin(manifest_for(b"other", version="3.0")),
+    ),
+    "pins.services.verify_pin": (Verb.PIN_VERIFY, verify_pin),
+    "pins.services.activate_pin": (Verb.PIN_ACTIVATE, lambda c: pins.activate_pin(c.newer)),
+    "pins.services.rollback": (
+        Verb.PIN_ROLLBACK,
+        lambda c: pins.rollback(c.pin.name),
+    ),
+    "pins.services.retire_pin": (Verb.PIN_RETIRE, lambda c: pins.retire_pin(c.newer)),
+    "pins.aliases.set_alias": (
+        Verb.ALIAS_SET,
+        lambda _: aliases.set_alias(aliases.NewAlias(client="acme", alias="code", model="tiny")),
+    ),
+    "pins.aliases.remove_alias": (Verb.ALIAS_REMOVE, lambda c: aliases.remove_alias(c.alias)),
+    "fleet.services.set_duty": (
+        Verb.NODE_DUTY,
+        lambda c: fleet.set_duty(c.client.home, Duty.DRAINED),
+    ),
+    "fleet.services.change_settings": (Verb.NODE_CHANGE, change_node),
+    "backup.epochs.raise_epoch": (Verb.EPOCH_RAISE, raise_epoch),
+    "operators.factors.add_app": (Verb.OPERATOR_ADD_FACTOR, add_app),
+    "operators.factors.remove_app": (
+        Verb.OPERATOR_REMOVE_FACTOR,
+        lambda c: factors.remove_app(c.operator),
+    ),
+    "operators.factors.remove_passkey": (
+        Verb.OPERATOR_REMOVE_FACTOR,
+        lambda c: factors.remove_passkey(c.operator, c.passkey.pk),
+    ),
+    "operators.factors.new_recovery_codes": (
+        Verb.OPERATOR_NEW_CODES,
+        lambda c: factors.new_recovery_codes(c.operator),
+    ),
+    "operators.services.reset_factor": (
+        Verb.OPERATOR_RESET_FACTOR,
+        lambda _: operators.reset_factor("olivia"),
+    ),
+    "operators.sessions.end_session": (
+        Verb.OPERATOR_END_SESSIONS,
+        lambda c: sessions.end_session(c.request, c.handle),
+    ),
+    "operators.sessions.end_other_sessions": (
+        Verb.OPERATOR_END_SESSIONS,
+        lambda c: sessions.end_other_sessions(c.request),
+    ),
     "fleet.services.add_node": (
         Verb.NODE_ADD,
         lambda _: fleet.add_node(NewNode.parse(node_request("node-b", 78))),
@@ -108,13 +268,34 @@ VERBS: dict[str, tuple[Verb, Callable[[Cast], Any]]] = {
         lambda _: operators.revoke_token("olivia", "here"),
     ),
 }
-# What writes as well, and why it is nobody's doing.
+# What writes as well, and why it has no row above.
 OTHERS = {
     "fleet.models.current_epoch": "makes the row that says what holds from the beginning",
-    "operators.login.end_sessions": "part of sign_out",
     "operators.login.note_failure": "a failed login: the next file's tests",
     "operators.login.note_success": "a login: the next file's tests",
     "clients.admin.Adding.add_view": "saves a form, which calls a verb",
+    "operators.factors.verify_answer": "takes a code; the login that it allows is recorded",
+    "operators.factors.forget_factors": "part of reset_factor",
+    "operators.passkeys.verify_assertion": "takes an answer; the login that it allows is recorded",
+    "operators.passkeys.add_passkey": "operator.add-factor, with a browser: test_passkeys.py",
+    "operators.sessions.begin_session": "a login: the next file's tests",
+    "operators.sessions.end_sessions": "part of sign_out, disable_operator, reset_factor",
+    "backup.epochs.bring_epoch": "tells a node",
+    "backup.logs.FrozenLog.succeed": "log.succeed, with nodes: test_restored.py",
+    "clients.enrolment.take_index": "part of a device's or an invitation's beginning",
+    "fleet.services.ask_plan": "a question to a node, whose row says who asked; nothing is different after it",
+    "fleet.services.changing_node": "locks, for change_settings",
+    "fleet.history.record_health": "what nodes say",
+    "fleet.history.thin": "what nodes said",
+    "fleet.peers.record_peers": "what nodes say",
+    "fleet.peers.forget_peers": "what nodes said",
+    "pins.progress.note_applied": "what nodes say",
+    "pins.progress.note_held": "what nodes say",
+    "pins.store.ModelFiles.add": "writes a file",
+    "pins.store.verify_bytes": "updates a digest",
+    "clients.invitations.render_svg": "draws",
+    "console.qr.draw_code": "draws",
+    "api.idempotency.idempotent": "keeps the answer of a verb, which is recorded",
     "api.openapi.describe": "updates a document",
     "api.openapi.Description.get": "describes",
 }
@@ -213,8 +394,10 @@ def everything() -> dict[str, list[Any]]:
 
 def test_every_verb_of_the_vocabulary_is_somebody_s() -> None:
     elsewhere = {
-        *(Verb.LOGIN_OK, Verb.LOGIN_FAILED, Verb.LOGIN_LOCKED, Verb.BUNDLE_SHIPPED),
-        *(Verb.LOG_ROTATE_KEYS, Verb.LOG_RETIRE_KEYS),
+        *(Verb.LOGIN_OK, Verb.LOGIN_ENDED, Verb.LOGIN_FAILED, Verb.LOGIN_LOCKED, Verb.BUNDLE_SHIPPED),
+        *(Verb.INVITATION_REDEEM, Verb.INVITATION_REFUSE, Verb.INVITATION_EXPIRE),
+        *(Verb.LOG_ROTATE_KEYS, Verb.LOG_RETIRE_KEYS, Verb.LOG_COMPARE, Verb.LOG_SUCCEED),
+        Verb.BACKUP_CREATE,
     }
     assert {verb for verb, _ in VERBS.values()} | elsewhere == set(Verb)
     assert set(FACTS) == set(Kind)
@@ -264,7 +447,7 @@ def test_an_event_says_what_changed_and_from_what(cast: Cast) -> None:
     clients.revoke_client(cast.client)
     changes = {change.fact: (change.before, change.after) for change in last().changes}
     assert changes == {"active_devices": (1, 0), "state": ("suspended", "revoked")}
-    replace_pin(cast)
+    pins.activate_pin(cast.newer)
     assert last().changes[0] == Change(fact="active_version", before="1.0", after="2.0")
 
 

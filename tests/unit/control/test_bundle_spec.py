@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.bundle import Accepted, Bundle, Revocation, verify_bundle, verify_revocation
+from appliance.core.bundle import (
+    Accepted,
+    Bundle,
+    Grant,
+    Revocation,
+    verify_bundle,
+    verify_grant,
+    verify_revocation,
+)
+from appliance.core.epoch import EpochStatement, verify_statement
 from appliance.core.errors import BundleError
 
 TEXT = (Path(__file__).parents[3] / "docs/spec/bundle-v1.md").read_text("utf-8")
@@ -36,6 +45,26 @@ def test_the_revocation_of_the_page_is_accepted() -> None:
         verify_revocation(data, SIGNATURES[0], public_key=KEY, node="node-a", accepted=accepted)
 
 
+def test_the_grant_of_the_page_is_accepted() -> None:
+    grant = Grant.parse(EXAMPLES[2])
+    accepted = Accepted(epoch=1, generation=7, digest=DIGEST)
+    data = grant.canonical_bytes()
+    assert verify_grant(data, SIGNATURES[2], public_key=KEY, node="node-a", accepted=accepted)
+    with pytest.raises(BundleError):
+        verify_grant(data, SIGNATURES[1], public_key=KEY, node="node-a", accepted=accepted)
+
+
+def test_the_statement_of_the_page_is_believed_once() -> None:
+    statement = EpochStatement.parse(EXAMPLES[3])
+    data = statement.canonical_bytes()
+    restore = re.findall(r"restore key: `(.{44})`", TEXT)[0]
+    assert verify_statement(data, SIGNATURES[3], restore_key=restore, bundle_key=KEY, epoch=1) == statement
+    for wrong in ({"epoch": 2}, {"restore_key": KEY}, {"bundle_key": restore}, {"restore_key": None}):
+        known = {"restore_key": restore, "bundle_key": KEY, "epoch": 1, **wrong}
+        with pytest.raises(BundleError):
+            verify_statement(data, SIGNATURES[3], **known)  # type: ignore[arg-type]
+
+
 def test_the_page_names_every_field() -> None:
     words = set(re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"^\| `.*", TEXT, re.MULTILINE))))
 
@@ -45,4 +74,4 @@ def test_the_page_names_every_field() -> None:
         return set().union(*(fields(item) for item in value), set()) if isinstance(value, list) else set()
 
     bundle = {key: value for key, value in EXAMPLES[0].items() if key != "pins"}
-    assert fields(bundle) | {"pins", "certificate"} | fields(EXAMPLES[1]) <= words
+    assert fields(bundle) | {"pins", "certificate"} | fields(EXAMPLES[1]) | fields(EXAMPLES[2]) <= words

@@ -14,6 +14,7 @@ import pytest
 from control_cast import manifest_for, new_public_key, node_request
 from cryptography import x509
 from django.contrib.auth.models import User
+from gguf_forge import gguf
 
 from appliance.cli import main
 from appliance.core.client_configuration import ClientConfiguration
@@ -48,13 +49,15 @@ def add_node(run: Run) -> None:
     Node.objects.update(wireguard_public_key=new_public_key(), receipt_public_key=new_public_key())
 
 
-def test_from_an_empty_control_to_a_device_and_back(run: Run, pinned_file: Path, tmp_path: Path) -> None:
+def test_from_an_empty_control_to_a_device_and_back(run: Run, tmp_path: Path) -> None:
     add_node(run)
-    manifest = tmp_path / "manifest.json"
-    manifest.write_bytes(manifest_for(pinned_file.read_bytes()).canonical_bytes())
-    code, pinned = run("pin", "add", str(pinned_file), str(manifest))
-    assert code == 0
-    assert len(pinned["pin_id"]) == 64
+    weights, manifest = tmp_path / "tiny.gguf", tmp_path / "manifest.json"
+    weights.write_bytes(gguf())
+    manifest.write_bytes(manifest_for(gguf()).canonical_bytes())
+    code, pinned = run("model", "import", str(weights), "--manifest", str(manifest))
+    assert (code, pinned["state"], len(pinned["pin_id"])) == (0, "imported", 64)
+    assert run("model", "verify", "tiny", "1.0")[1]["state"] == "verified"
+    assert run("model", "activate", "tiny", "1.0")[1]["state"] == "active"
     assert run("client", "add", "acme")[1]["models"] == ["tiny"]
     code, printed = run("device", "add", "acme", "laptop", "--public-key", new_public_key())
     assert code == 0
@@ -118,8 +121,8 @@ def test_a_list_for_people_is_a_table_under_its_names(
     assert main(["control", "client", "list"]) == 0
     os.umask(mask)
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "state", "home", "name", "allowed", "models"]
-    assert row.split() == ["acme", "active", "node-a", "tiny"]
+    assert head.split() == ["name", "state", "home", "name", "allowed", "models", "expires", "at", "warning"]
+    assert row.split() == ["acme", "active", "node-a", "tiny", "-", "-"]
 
 
 def arguments(state: Path, **changes: Any) -> Namespace:
@@ -136,7 +139,7 @@ def arguments(state: Path, **changes: Any) -> Namespace:
 
 def test_init_makes_everything_once_and_never_overwrites(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assert len(init.run(arguments(state))["made"]) == 8
+    assert len(init.run(arguments(state))["made"]) == 9
     paths = ControlPaths(state)
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
     assert init.run(arguments(state))["made"] == []
@@ -159,6 +162,7 @@ def test_private_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for path in (paths.secret_key, paths.console_key):
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(paths.factor_key.stat().st_mode) == 0o600, "the web process's, not the reconciler's"
     for path in paths.public.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
         assert b"PRIVATE" not in path.read_bytes()

@@ -15,6 +15,7 @@ from control_cast import OverTls, new_public_key
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.urls import reverse
+from signing_in import give_app, new_operator, sign_in
 
 from appliance.core.client_configuration import ClientConfiguration
 from appliance.core.errors import HostError
@@ -143,12 +144,8 @@ def test_a_colleague_without_the_right_adds_nothing(node: object, acme: Client) 
         assert browser.get(reverse(f"admin:clients_{page}_add")).status_code == 403
 
 
-def test_the_session_cookie_is_bound_to_this_host_and_tls(operator: User) -> None:
-    browser = OverTls()
-    operator.set_password("correct horse battery")
-    operator.save()
-    form = {"username": "olivia", "password": "correct horse battery"}
-    assert browser.generic("POST", "/admin/login/", urlencode(form), FORM).status_code == 302
+def test_the_session_cookie_is_bound_to_this_host_and_tls(db: None) -> None:
+    browser = sign_in("ada", give_app(new_operator("ada")))
     cookie = browser.cookies["__Host-session"]
     assert cookie["secure"]
     assert cookie["httponly"]

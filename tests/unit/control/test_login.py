@@ -1,35 +1,30 @@
-"""The console's login: guessing takes long, names cannot be learned, and sessions can be ended."""
+"""The console's login: guessing takes long, and names cannot be learned."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from urllib.parse import urlencode
 
 import pytest
 from control_cast import OverTls
 from django.contrib.auth.models import User
 from django.db.models import F
-from rest_framework.test import APIClient
+from signing_in import PASSWORD, give_app, give_password, new_operator
+from signing_in import sign_in as sign_in_whole
 
 from control.operators.login import FORGOTTEN, FREE, LONGEST_WAIT, wait_of
 from control.operators.models import LoginFailures
-from control.operators.roles import Role
-from control.operators.services import NewOperator, NewToken, create_operator, create_token, sign_out
+from control.operators.services import NewOperator, create_operator
 
 pytestmark = pytest.mark.django_db
-
-PASSWORD = "correct horse battery"
-FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
 def ada() -> User:
-    return create_operator(NewOperator(name="ada", role=Role.VIEWER), PASSWORD)
+    return new_operator("ada")
 
 
-def sign_in(name: str, password: str, browser: OverTls | None = None) -> tuple[int, str]:
-    form = urlencode({"username": name, "password": password})
-    answer = (browser or OverTls()).generic("POST", "/admin/login/", form, FORM)
+def sign_in(name: str, password: str) -> tuple[int, str]:
+    answer = give_password(OverTls(), name, password)
     return answer.status_code, answer.content.decode()
 
 
@@ -70,10 +65,13 @@ def test_each_wait_is_longer_up_to_the_longest_and_a_refused_attempt_adds_nothin
     assert waits == [15, 30, 60, 120, 240, 480, 900, 900, 900]
 
 
-def test_a_success_forgets_the_failures(ada: User) -> None:
+def test_a_whole_login_forgets_the_failures_and_a_password_alone_does_not(ada: User) -> None:
+    app = give_app(ada)
     for _ in range(FREE - 1):
         sign_in("ada", "wrong")
     assert sign_in("ada", PASSWORD)[0] == 302
+    assert LoginFailures.objects.get().count == FREE - 1
+    sign_in_whole("ada", app)
     assert not LoginFailures.objects.exists()
 
 
@@ -89,38 +87,3 @@ def test_an_operator_without_a_password_cannot_sign_in() -> None:
     create_operator(NewOperator(name="bob"), None)
     assert sign_in("bob", "")[0] == 200
     assert sign_in("bob", "!")[0] == 200
-
-
-def test_all_sessions_of_an_operator_can_be_ended_and_tokens_stay(ada: User) -> None:
-    create_operator(NewOperator(name="bob"), PASSWORD)
-    here, there, bob = OverTls(), OverTls(), OverTls()
-    for browser, name in ((here, "ada"), (there, "ada"), (bob, "bob")):
-        assert sign_in(name, PASSWORD, browser)[0] == 302
-    token = APIClient()
-    token.credentials(HTTP_AUTHORIZATION=f"Bearer {create_token(NewToken(operator='ada', name='t'))}")
-    assert here.get("/admin/").status_code == there.get("/admin/").status_code == 200
-    sign_out("ada")
-    assert here.get("/admin/").status_code == there.get("/admin/").status_code == 302
-    assert here.get("/api/v1/clients").status_code in {401, 403}
-    assert bob.get("/admin/").status_code == 200
-    assert token.get("/api/v1/clients", secure=True).status_code == 200
-    assert sign_in("ada", PASSWORD, here)[0] == 302
-    assert here.get("/admin/").status_code == 200
-
-
-def test_so_can_those_of_a_superuser_from_before_there_were_roles() -> None:
-    root = User.objects.create_superuser("root", password=PASSWORD)
-    browser = OverTls()
-    assert sign_in("root", PASSWORD, browser)[0] == 302
-    assert browser.get("/admin/").status_code == 200
-    sign_out(root.username)
-    assert browser.get("/admin/").status_code == 302
-
-
-def test_a_session_that_was_begun_otherwise_is_not_of_the_operator_s_epoch(ada: User) -> None:
-    """A cookie from before the last sign-out, however it was kept."""
-    old = OverTls()
-    sign_in("ada", PASSWORD, old)
-    for _ in range(2):
-        sign_out("ada")
-    assert old.get("/admin/").status_code == 302

@@ -29,6 +29,7 @@ from control.audit.models import AlarmKind
 from control.audit.services import raise_alarm
 from control.clients.models import Client
 from control.fleet.models import Node
+from control.fleet.services import ask_plan
 from control.operators.roles import Role
 from control.operators.services import NewOperator, NewToken, create_operator, create_token
 from control.pins.models import ModelPin
@@ -64,6 +65,7 @@ def one_connection() -> Iterator[None]:
 def headers(acme: Client, node: Node, pin: ModelPin) -> dict[str, str]:
     """An administrator's, so that nothing is out of reach; with one row of each kind there."""
     raise_alarm(node, AlarmKind.NODE_SILENT, "node-a")
+    ask_plan(node, "ada")
     create_operator(NewOperator(name="ada", role=Role.ADMINISTRATOR), None)
     return {"Authorization": f"Bearer {create_token(NewToken(operator='ada', name='t'))}"}
 

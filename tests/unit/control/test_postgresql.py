@@ -26,6 +26,7 @@ SUITE = (
     "test_console.py",
     "test_commands.py",
     "test_api.py",
+    "test_api_manners.py",
     "test_receipts_admitted.py",
     "test_heartbeats.py",
     "test_receipts_search.py",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from control_cast import stored_node
+from control_cast import OverTls, stored_node
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client as Browser
 from django.utils import timezone
 from rest_framework.test import APIClient
 from simulated_node import SimulatedNode
@@ -112,9 +111,8 @@ def test_the_console_and_the_api_say_that_it_was_deleted(world: World, operator:
     refused = api.get(f"/api/v1/receipts/{record.pk}/signed", secure=True)
     assert refused.status_code == 400
     assert "deleted" in refused.content.decode()
-    browser = Browser()
-    User.objects.create_superuser("root", password="a long password")
-    assert browser.login(username="root", password="a long password")
-    page = browser.get(f"/admin/audit/receiptrecord/{record.pk}/change/", secure=True)
+    browser = OverTls()
+    browser.force_login(User.objects.create_superuser("root"))
+    page = browser.get(f"/admin/audit/receiptrecord/{record.pk}/change/")
     assert page.status_code == 200
     assert "is 1 in the log" in page.content.decode()

@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from control_cast import manifest_for, new_public_key, node_request
+from control_cast import new_public_key, node_request, store_pin
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,6 +16,7 @@ from django.conf import settings
 from simulated_node import SimulatedNode
 
 from appliance.core.bundle import Accepted
+from appliance.core.errors import RefusedError
 from appliance.core.names import decode_base64
 from appliance.core.receipt import Keyring, pseudonym, verify_receipt
 from appliance.core.signing import public_text
@@ -28,8 +28,9 @@ from control.clients.requests import NewClient, NewDevice
 from control.fleet.models import BundleRecord, Epoch, Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
-from control.pins.models import ModelPin
-from control.pins.services import NewPin, add_pin
+from control.pins.models import ModelPin, PinState
+from control.pins.progress import node_progress
+from control.pins.services import activate_pin, model_files, rollback
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.service import Reconciler
 
@@ -44,8 +45,8 @@ def node_a(keys: ReconcilerKeys, transactional_db: None) -> SimulatedNode:
 
 
 @pytest.fixture
-def pin(transactional_db: None, pinned_file: Path) -> ModelPin:
-    return add_pin(NewPin(manifest=manifest_for(pinned_file.read_bytes()), file=str(pinned_file)))
+def pin(transactional_db: None) -> ModelPin:
+    return store_pin(b"GGUF weights of no model")
 
 
 def make_reconciler(keys: ReconcilerKeys, *nodes: SimulatedNode) -> Reconciler:
@@ -72,6 +73,11 @@ def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
         time.sleep(0.002)
 
 
+def in_bundle(node: SimulatedNode) -> int:
+    """Return how many devices the node's bundle holds; a device may be let in before, by a grant."""
+    return sum(len(client.devices) for client in node.bundle.clients) if node.bundle else 0
+
+
 def add(client: str = "acme", name: str = "laptop") -> str:
     key = new_public_key()
     add_device(NewDevice(client=client, name=name, public_key=key))
@@ -86,14 +92,15 @@ def test_a_client_reaches_the_node_and_a_revocation_goes_first(
         client = services.create_client(NewClient(name="acme"))
         keys_of = {f"d{number}": add(name=f"d{number}") for number in range(5)}
         phone = add(name="phone")
-        until(lambda: {*keys_of.values(), phone} <= set(node_a.peers))
+        until(lambda: in_bundle(node_a) == 6)
+        assert {*keys_of.values(), phone} <= set(node_a.peers)
         configured = node_a.bundle
         assert configured is not None
         assert configured.clients[0].pseudonym == pseudonym(decode_base64(client.pseudonym_key), "acme")
         took = [revoke_and_time(node_a, client, name, key) for name, key in keys_of.items()]
         # Commit, hint, database, signature, arrival; the best of five, since other processes share the machine.
         assert min(took) < 0.05
-        until(lambda: node_a.bundle and len(node_a.bundle.clients[0].devices) == 1)
+        until(lambda: in_bundle(node_a) == 1)
         assert set(node_a.peers) == {phone}
 
 
@@ -144,7 +151,7 @@ def test_a_revocation_does_not_wait_behind_a_long_apply(
         assert time.monotonic() - asked_at < 0.8  # the apply is still under way
         # The bundle under way still held the key; whatever order the node took them in, it ends cut off.
         node_a.apply_s = 0.0
-        until(lambda: node_a.bundle and len(node_a.bundle.clients[0].devices) == 1, 8)
+        until(lambda: in_bundle(node_a) == 1, 8)
         assert key not in node_a.peers
 
 
@@ -165,11 +172,11 @@ def test_a_dead_node_holds_up_no_other_and_shows_its_code(
 
 
 def test_the_node_is_met_once_and_gets_models_and_a_certificate(
-    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, pinned_file: Path
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": ""}
     node = Node.objects.get()
-    assert list(node_a.models.values()) == [pinned_file.read_bytes()]
+    assert list(node_a.models.values()) == [b"GGUF weights of no model"]
     assert node_a.bundle is not None
     assert node_a.bundle.tls is not None
     leaf = x509.load_pem_x509_certificate(node_a.bundle.tls.certificate.encode())
@@ -180,7 +187,7 @@ def test_the_node_is_met_once_and_gets_models_and_a_certificate(
     assert names.get_values_for_type(x509.DNSName) == ["node-a.appliance.internal"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["10.77.0.1", "fd00:77::1"]
     assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days == 397
-    assert node.health == {"uptime_s": 1}
+    assert node.health["uptime_s"] == 60
     keyring = Keyring.parse_canonical(settings.PATHS.keyring.read_bytes().strip())
     assert keyring.body.nodes[0].public_key == public_text(node_a.receipt_key)
     # A second pass changes nothing: the same generation, the same bytes, no upload.
@@ -226,11 +233,11 @@ def test_generations_grow_only_with_content_and_name_the_one_before(
     assert (first.previous, second.previous) == ("", first.digest)
     assert first.accepted_at is not None
     assert second.accepted_at is not None
-    # A raised epoch begins again at 1 and is accepted.
+    # In an epoch that nobody raised with the restore key they begin again in vain.
     Epoch.objects.update(epoch=2)
-    make_reconciler(keys, node_a).pass_once()
+    assert make_reconciler(keys, node_a).pass_once() == {"node-a": "bundle_refused"}
     assert node_a.accepted is not None
-    assert (node_a.accepted.epoch, node_a.accepted.generation) == (2, 1)
+    assert (node_a.accepted.epoch, node_a.accepted.generation) == (1, 2)
 
 
 def test_a_node_ahead_of_control_is_an_alarm_and_keeps_its_state(
@@ -326,7 +333,7 @@ def test_a_journal_that_became_shorter_is_an_alarm_and_is_read_anew(
 def test_a_node_that_breaks_the_protocol_shows_a_code_and_stops_nothing(
     keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    node_a.health = {"load": 0.5}  # integers only
+    node_a.health = {"load": [0.5, 1, 1]}  # integers only
     node_a.issue_receipt("a" * 64)
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
     assert ReceiptRecord.objects.count() == 1
@@ -334,10 +341,10 @@ def test_a_node_that_breaks_the_protocol_shows_a_code_and_stops_nothing(
 
 
 def test_a_changed_weights_file_never_reaches_a_node(
-    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, pinned_file: Path
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
 ) -> None:
-    content = pinned_file.read_bytes()
-    pinned_file.write_bytes(content[::-1])
+    stored = model_files().path(pin.manifest["files"][0]["sha256"])
+    stored.write_bytes(stored.read_bytes()[::-1])
     assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
     assert node_a.models == {}
 
@@ -354,3 +361,107 @@ def test_the_database_holds_no_bundle_text(
     for model in (BundleRecord, Device, Client, Node):
         for row in model.objects.values():
             assert preshared not in str(row)
+
+
+def test_a_device_is_granted_before_the_bundle_with_it_comes(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    reconciler = make_reconciler(keys, node_a)
+    services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    first = add()
+    reconciler.pass_once()
+    added = add(name="phone")
+    assert next(iter(reconciler._workers.values())).grant_now() == ""
+    assert set(node_a.peers) == {first, added}
+    assert in_bundle(node_a) == 1
+    reconciler.pass_once()
+    assert in_bundle(node_a) == 2
+
+
+def test_a_device_that_was_granted_and_is_in_no_bundle_yet_can_be_revoked(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    reconciler = make_reconciler(keys, node_a)
+    client = services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    worker = next(iter(reconciler._workers.values()))
+    added = add(name="phone")
+    worker.grant_now()
+    assert set(node_a.peers) == {added}
+    services.revoke_device(services.find_device(client, "phone"))
+    assert worker.revoke_now() == ""
+    assert node_a.peers == {}
+
+
+def test_many_devices_at_once_wait_for_their_bundle(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.reconciler.grants.MAX_DEVICES", 2)
+    reconciler = make_reconciler(keys, node_a)
+    services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    for number in range(3):
+        add(name=f"d{number}")
+    worker = next(iter(reconciler._workers.values()))
+    assert worker.grant_now() == ""
+    assert "grant" not in node_a.ops()
+    reconciler.pass_once()
+    assert len(node_a.peers) == 3
+
+
+def test_a_grant_that_was_taken_back_is_taken_back_once(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    reconciler = make_reconciler(keys, node_a)
+    client = services.create_client(NewClient(name="acme"))
+    reconciler.pass_once()
+    worker = next(iter(reconciler._workers.values()))
+    add(name="phone")
+    worker.grant_now()
+    services.revoke_device(services.find_device(client, "phone"))
+    worker.revoke_now()
+    assert node_a.peers == {}
+    node_a.seen.clear()
+    reconciler.pass_once()
+    worker.revoke_now()
+    worker.grant_now()
+    assert not {"revoke", "grant"} & set(node_a.ops())
+
+
+def test_an_activation_and_a_rollback_reach_the_node_and_show_how_far_they_are(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin
+) -> None:
+    services.create_client(NewClient(name="acme"))
+    reconciler = make_reconciler(keys, node_a)
+    reconciler.pass_once()
+    newer = store_pin(b"newer weights", PinState.VERIFIED, version="2.0")
+    assert not node_progress(newer)[0]["verified"]
+    activate_pin(newer)
+    node_a.seen.clear()
+    reconciler.pass_once()
+    assert node_a.bundle is not None
+    assert [held.version for held in node_a.bundle.pins] == ["2.0"]
+    # The files are there before the bundle that needs them.
+    assert node_a.ops().index("model") < node_a.ops().index("apply")
+    row = node_progress(newer)[0]
+    assert (row["fetched"], row["verified"], row["applied"]) == (1, True, True)
+    assert not node_progress(pin)[0]["applied"]
+    rollback("tiny")
+    node_a.seen.clear()
+    reconciler.pass_once()
+    assert [held.version for held in node_a.bundle.pins] == ["1.0"]
+    assert "model" not in node_a.ops()  # it kept the files: going back sends nothing
+    assert (node_progress(pin)[0]["applied"], node_progress(newer)[0]["applied"]) == (True, False)
+
+
+def test_a_node_that_refuses_the_bundle_shows_the_model_fetched_and_not_applied(
+    keys: ReconcilerKeys, node_a: SimulatedNode, pin: ModelPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: SimulatedNode, **_fields: str) -> None:
+        raise RefusedError("not now", field="bundle")
+
+    monkeypatch.setattr(SimulatedNode, "op_apply", refuse)
+    assert make_reconciler(keys, node_a).pass_once() == {"node-a": "refused"}
+    row = node_progress(pin)[0]
+    assert (row["verified"], row["applied"], row["error"]) == (True, False, "refused")

@@ -35,19 +35,42 @@ API: dict[tuple[str, str], set[Role]] = {
     ("GET", "clients"): ALL,
     ("POST", "clients"): CHANGES,
     ("GET", "clients/acme"): ALL,
+    ("POST", "clients/acme/limits"): CHANGES,
+    ("POST", "clients/acme/expire"): CHANGES,
     ("POST", "clients/acme/suspend"): CHANGES,
     ("POST", "clients/acme/resume"): CHANGES,
     ("POST", "clients/acme/revoke"): CHANGES,
     ("GET", "devices"): ALL,
     ("POST", "devices"): CHANGES,
     ("GET", "devices/1"): ALL,
+    ("POST", "devices/1/rotate"): CHANGES,
+    ("POST", "devices/1/expire"): CHANGES,
     ("POST", "devices/1/revoke"): CHANGES,
+    ("GET", "invitations"): ALL,
+    ("POST", "invitations"): CHANGES,
+    ("GET", "invitations/1"): ALL,
+    ("POST", "invitations/1/approve"): CHANGES,
+    ("POST", "invitations/1/cancel"): CHANGES,
     ("GET", "nodes"): ALL,
     ("POST", "nodes"): CHANGES,
     ("GET", "nodes/node-a"): ALL,
+    ("POST", "nodes/node-a/drain"): CHANGES,
+    ("POST", "nodes/node-a/maintenance"): CHANGES,
+    ("POST", "nodes/node-a/undrain"): CHANGES,
+    ("POST", "nodes/node-a/plan"): CHANGES,
+    ("GET", "nodes/node-a/plan"): ALL,
+    ("GET", "nodes/node-a/bundles"): ALL,
+    ("GET", "nodes/node-a/samples"): ALL,
+    ("GET", "nodes/node-a/settings"): ALL,
+    ("PATCH", "nodes/node-a/settings"): CHANGES,
     ("GET", "pins"): ALL,
-    ("POST", "pins"): CHANGES,
     ("GET", f"pins/{'0' * 64}"): ALL,
+    ("POST", f"pins/{'0' * 64}/activate"): CHANGES,
+    ("POST", f"pins/{'0' * 64}/rollback"): CHANGES,
+    ("POST", f"pins/{'0' * 64}/retire"): CHANGES,
+    ("GET", "aliases"): ALL,
+    ("POST", "aliases"): CHANGES,
+    ("POST", "aliases/1/remove"): CHANGES,
     ("GET", "receipts"): SEES_RECEIPTS,
     ("GET", "receipts/export"): SEES_RECEIPTS,
     ("GET", "receipts/1"): SEES_RECEIPTS,
@@ -71,6 +94,7 @@ API: dict[tuple[str, str], set[Role]] = {
 CONSOLE: dict[str, tuple[set[Role], set[Role]]] = {
     "clients_client": (ALL, CHANGES),
     "clients_device": (ALL, CHANGES),
+    "clients_invitation": (ALL, set()),
     "fleet_node": (ALL, set()),
     "fleet_bundlerecord": (ALL, set()),
     "pins_modelpin": (ALL, set()),
@@ -152,7 +176,7 @@ def test_who_is_no_operator_gets_nothing(acme: Client) -> None:
     group = Group.objects.create(name="administrator")
     group.permissions.set(Permission.objects.all())
     stranger.groups.add(group)
-    signed_in = APIClient()
+    signed_in = OverTls()
     signed_in.force_login(stranger)
     for method, path in API:
         assert call(APIClient(), method, path) == 401

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_cast import OverTls, manifest_for, new_public_key, node_request
+from control_cast import OverTls, new_public_key, node_request, store_pin
 from django.conf import settings
 from django.urls import reverse
 
 from control.audit.models import ReceiptRecord
 from control.fleet.models import Node
+from control.pins.models import PinState
 from control.reconciler.keys import read_keys
 
 _watching: list[list[str]] = []
@@ -51,11 +52,11 @@ def keys_out_of_reach() -> Iterator[None]:
         hidden.rename(settings.PATHS.keys)
 
 
-def use_everything(api: OverTls, node: Node, pinned_file: Path) -> None:
+def use_everything(api: OverTls, node: Node) -> None:
     base = "/api/v1"
-    manifest = manifest_for(pinned_file.read_bytes()).model_dump(mode="json")
+    pin = store_pin(b"weights", PinState.VERIFIED)
+    assert api.post(f"{base}/pins/{pin.pin_id}/activate").status_code == 200
     posts: list[tuple[str, dict[str, Any]]] = [
-        ("pins", {"manifest": manifest, "file": str(pinned_file)}),
         ("nodes", node_request("node-b", 78)),
         ("clients", {"name": "acme", "node": node.name}),
         ("devices", {"client": "acme", "name": "laptop", "public_key": new_public_key()}),
@@ -69,10 +70,10 @@ def use_everything(api: OverTls, node: Node, pinned_file: Path) -> None:
 
 
 def test_the_api_and_the_console_work_without_the_keys(
-    api: OverTls, node: Node, pinned_file: Path, operator: Any, keys_out_of_reach: None
+    api: OverTls, node: Node, operator: Any, keys_out_of_reach: None
 ) -> None:
     with opened_keys() as opened:
-        use_everything(api, node, pinned_file)
+        use_everything(api, node)
         browser = OverTls()
         browser.force_login(operator)
         assert browser.get(reverse("admin:index")).status_code == 200

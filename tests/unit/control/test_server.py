@@ -50,9 +50,9 @@ class Control:
     def argv(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "appliance", "control", *arguments]
 
-    def run(self, *arguments: str) -> dict[str, object]:
+    def run(self, *arguments: str, stdin: str = "") -> dict[str, object]:
         argv = self.argv(*arguments, "--json")
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, check=True)
+        done = subprocess.run(argv, env=self.env, input=stdin, capture_output=True, text=True, check=True)
         value = json.loads(done.stdout.splitlines()[-1])
         assert isinstance(value, dict)
         return value

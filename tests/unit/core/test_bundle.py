@@ -52,6 +52,7 @@ def client(name="acme", devices=None, **changes):
         "name": name,
         "pseudonym": DIGEST,
         "models": ["tiny"],
+        "aliases": [{"alias": "chat", "model": "tiny"}],
         "limits": b.Limits().model_dump(),
         "devices": [device(2)] if devices is None else devices,
     }
@@ -66,6 +67,7 @@ def bundle(**changes):
         "generation": 3,
         "previous": DIGEST,
         "seats": 2,
+        "drain": False,
         "tunnel": {
             "listen_port": 51820,
             "address4": "10.86.0.1",
@@ -106,6 +108,16 @@ CASES = {
     "older epoch": (bundle(), accepted(epoch=2, generation=1), "epoch"),
     "older generation": (bundle(), accepted(generation=4), "generation"),
     "same generation, other bytes": (bundle(), accepted(), "generation"),
+    "alias of another's model": (
+        bundle(clients=[client(aliases=[{"alias": "chat", "model": "other"}])]),
+        None,
+        "clients.0.aliases.0.model",
+    ),
+    "the same alias twice": (
+        bundle(clients=[client(aliases=[{"alias": "chat", "model": "tiny"}] * 2)]),
+        None,
+        "clients.0.aliases.1.alias",
+    ),
     "no previous": (bundle(previous=None), accepted(generation=2), "previous"),
     "unknown field": (bundle(extra=1), None, "extra"),
     "unknown field deep": (
@@ -227,4 +239,90 @@ def test_a_bad_revocation_is_refused_naming_its_field(value, field):
     signature = signing.sign(KEY, signing.Purpose.REVOCATION, data)
     with pytest.raises(BundleError) as refused:
         b.verify_revocation(data, signature, public_key=PUBLIC, node="node-a", accepted=accepted())
+    assert refused.value.field == field
+
+
+def grant(**changes):
+    value = {"v": 1, "node": "node-a", "epoch": 1, "generation": 3, "clients": [client(devices=[device(9)])]}
+    return value | changes
+
+
+def verify_grant(value, purpose=signing.Purpose.GRANT):
+    data = canonical.encode(value)
+    signature = signing.sign(KEY, purpose, data)
+    return b.verify_grant(data, signature, public_key=PUBLIC, node="node-a", accepted=accepted())
+
+
+def test_a_proper_grant_is_accepted():
+    assert verify_grant(grant()).clients[0].devices[0].name == device(9)["name"]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (grant(node="node-b"), "node"),
+        (grant(epoch=2), "epoch"),
+        (grant(generation=2), "generation"),
+        (grant(extra=1), "extra"),
+        (grant(clients=[]), "clients"),
+    ],
+)
+def test_a_bad_grant_is_refused_naming_its_field(value, field):
+    with pytest.raises(BundleError) as refused:
+        verify_grant(value)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("purpose", [signing.Purpose.BUNDLE, signing.Purpose.REVOCATION])
+def test_a_signature_for_another_purpose_grants_nothing(purpose):
+    with pytest.raises(BundleError) as refused:
+        verify_grant(grant(), purpose)
+    assert refused.value.field == "signature"
+
+
+def guest(n: int, **changes):
+    value = {
+        "public_key": key32(n),
+        "preshared_key": key32(201),
+        "address4": f"10.86.0.{n}",
+        "address6": f"fd86:5e:1::{n:x}",
+        "secret_sha256": f"{n:064x}",
+        "expires_at": 2_000_000_000,
+        "answer": None,
+    }
+    return value | changes
+
+
+def test_guests_come_and_are_left_out_where_there_are_none():
+    with_guest = b.Bundle.parse(bundle(guests=[guest(9)]))
+    assert b.Bundle.parse_canonical(with_guest.canonical_bytes()) == with_guest
+    without = b.Bundle.parse(bundle())
+    assert b"guests" not in without.canonical_bytes(), "nodes from before there were any accept it"
+    assert b.Bundle.parse_canonical(without.canonical_bytes()).guests == ()
+
+
+def test_an_empty_list_of_guests_is_a_second_spelling():
+    data = canonical.encode(b.Bundle.parse(bundle()).model_dump(mode="json") | {"guests": []})
+    with pytest.raises(BundleError):
+        b.Bundle.parse_canonical(data, BundleError)
+
+
+@pytest.mark.parametrize(
+    ("guests", "field"),
+    [
+        ([guest(9, public_key=key32(2))], "guests.0.public_key"),
+        ([guest(9, address4="10.86.0.2")], "guests.0.address4"),
+        ([guest(9, address6="fd86:5e:1::1")], "guests.0.address6"),
+        ([guest(9, address4="10.87.0.9")], "guests.0.address4"),
+        ([guest(9), guest(10, secret_sha256=guest(9)["secret_sha256"])], "guests.1.secret_sha256"),
+        ([guest(9, answer="no box")], "guests.0.answer"),
+        ([guest(9, expires_at=-1)], "guests.0.expires_at"),
+        ([guest(9, name="x")], "guests.0.name"),
+    ],
+)
+def test_a_guest_that_is_not_its_own_is_refused_with_the_field_named(guests, field):
+    data = canonical.encode(bundle(guests=guests))
+    signature = signing.sign(KEY, signing.Purpose.BUNDLE, data)
+    with pytest.raises(BundleError) as refused:
+        b.verify_bundle(data, signature, public_key=PUBLIC, node="node-a", accepted=None)
     assert refused.value.field == field

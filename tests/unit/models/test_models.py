@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -129,6 +130,28 @@ def test_it_answers_the_questions_of_the_demo(shipped):
 
     for (question, _, expected), answer in zip(QUESTIONS, with_engine(shipped, use), strict=True):
         assert expected in answer, question
+
+
+@pytest.mark.engine
+def test_its_answers_to_the_demo_do_not_hang_on_another_processors_rounding(shipped):
+    """At every token the likeliest leads by far: kernels that round otherwise must not change what the demo shows."""
+
+    async def lead(engine, text):
+        stream = await engine.open_stream()
+        tokens = engine.prompt_tokens([{"role": "user", "content": text}])
+        pieces = engine.generate(stream, tokens, Sampling(max_tokens=96, temperature=0.0, logprobs=2))
+        leads = [
+            math.exp(token.likeliest[0].logprob) - math.exp(token.likeliest[1].logprob)
+            async for piece in pieces
+            for token in piece.logprobs
+        ]
+        await engine.close_stream(stream)
+        return min(leads)
+
+    async def use(engine):
+        return [await lead(engine, prompt(question, given)) for question, given, _ in QUESTIONS]
+
+    assert min(with_engine(shipped, use)) > 0.5
 
 
 @pytest.mark.engine

@@ -13,11 +13,14 @@ from appliance.core.bundle import (
     Bundle,
     Client,
     Device,
+    Grant,
+    Guest,
     Limits,
     Revocation,
     Tls,
     Tunnel,
     sign_bundle,
+    sign_grant,
     sign_revocation,
 )
 from appliance.core.names import encode_base64
@@ -99,6 +102,21 @@ def client(name: str, first: int, devices: int, **limits: int) -> Client:
     )
 
 
+def guest(host: int, **changes: object) -> Guest:
+    """Return the throw-away peer of an invitation, with host part `host` of both networks."""
+    name = f"guest-{host}"
+    fields: dict[str, object] = {
+        "public_key": public_key(name),
+        "preshared_key": preshared_key(name),
+        "address4": f"10.86.{host >> 8}.{host & 255}",
+        "address6": f"fd86:5e:1::{host:x}",
+        "secret_sha256": digest(f"secret {name}").hex(),
+        "expires_at": 2_000_000_000,
+        "answer": None,
+    }
+    return Guest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 PIN = Manifest(
     name="tiny",
     version="1.0",
@@ -153,3 +171,10 @@ def revocation(
     }
     value = Revocation(**{**fields, **changes})  # type: ignore[arg-type]
     return Signed(value.canonical_bytes().decode("utf-8"), sign_revocation(value, CONTROL))
+
+
+def grant(generation: int, *clients: Client, **changes: object) -> Signed:
+    """Return a signed grant of these clients' devices as control sends it."""
+    fields: dict[str, object] = {"node": "node-a", "epoch": 1, "generation": generation, "clients": clients}
+    value = Grant(**{**fields, **changes})  # type: ignore[arg-type]
+    return Signed(value.canonical_bytes().decode("utf-8"), sign_grant(value, CONTROL))

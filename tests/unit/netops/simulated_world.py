@@ -24,8 +24,10 @@ class SimulatedWorld:
         self.firewall = SimpleNamespace(
             observe=lambda: (self.state.firewall.rules is not None, self.state.firewall)
         )
+        self.web = SimpleNamespace(pid=lambda: None)
+        self.handshakes = {}
         self.cells = SimpleNamespace(observe=lambda: self.state.served.cells)
-        self.files = SimpleNamespace(policies=self._policies)
+        self.files = SimpleNamespace(policies=self._policies, letters=list)
 
     def observe(self):
         return self.state
@@ -41,7 +43,12 @@ class SimulatedWorld:
             self.state = simulate([action], self.state)
 
     def _tunnel(self):
-        return SimpleNamespace(peers=tuple(PeerStatus(peer, 0) for peer in self.state.peers.values()))
+        peers = self.state.peers.items()
+        return SimpleNamespace(
+            kind="kernel" if self.state.interface else None,
+            interface=self.state.interface,
+            peers=tuple(PeerStatus(peer, self.handshakes.get(key, 0)) for key, peer in peers),
+        )
 
     def _policies(self, clients):
         return {c: self.state.files.policies[c] for c in clients if self.state.files.policies.get(c)}

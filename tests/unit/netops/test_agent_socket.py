@@ -11,6 +11,8 @@ import pytest
 
 from appliance.core import canonical
 from appliance.core.bundle import sign_bundle
+from appliance.core.errors import UnavailableError
+from appliance.core.health import Fresh, Health, NotaryHealth, Peers
 from appliance.core.signing import Purpose, sign
 from netops.agent.operations import Operations
 from netops.agent.server import Server
@@ -28,7 +30,15 @@ class Socket:
         self.node = Node(root)
         self.path = root / "agent.sock"
         notary = SimpleNamespace(
-            status=lambda: {"public_key": ZERO_KEY, "records": 7, "waiting": 3, "bytes": 9, "max_bytes": 10},
+            status=lambda: {
+                "public_key": ZERO_KEY,
+                "records": 7,
+                "open": 2,
+                "tokens": 0,
+                "waiting": 3,
+                "bytes": 9,
+                "max_bytes": 10,
+            },
             export=lambda after, limit: {"entries": [], "next": after},
         )
         self.node.world.notary = notary
@@ -258,20 +268,57 @@ def test_identity_holds_public_halves_alone(agent):
     assert agent.ask("identity")["wireguard_public_key"] == identity["wireguard_public_key"]
 
 
-def test_health_holds_no_number_that_is_not_an_integer(agent):
-    def leaves(value):
-        if isinstance(value, dict):
-            for item in value.values():
-                yield from leaves(item)
-        elif isinstance(value, list):
-            for item in value:
-                yield from leaves(item)
-        else:
-            yield value
+def test_health_is_what_the_schema_says(agent):
+    agent.apply(bundle(1, ACME))
+    health = Health.parse(agent.ask("health"))
+    assert health.accepted.generation == 1
+    assert health.notary == NotaryHealth(up=True, records=7, sessions=2, waiting=3, bytes=9, max_bytes=10)
+    assert health.memory.total_bytes > health.memory.available_bytes > 0
+    assert 0 < health.disks[0].free_bytes < health.disks[0].total_bytes
+    assert (health.tunnel.connected, health.tunnel.stale, health.tunnel.never_seen) == (0, 0, 2)
 
-    health = agent.ask("health")
-    assert not any(isinstance(leaf, float) for leaf in leaves(health))
-    assert health["notary"] == {"up": True, "records": 7, "waiting": 3, "bytes": 9, "max_bytes": 10}
+
+def test_health_goes_on_without_the_notary(agent):
+    def away():
+        raise UnavailableError("the notary does not answer")
+
+    agent.node.world.notary.status = away
+    notary = Health.parse(agent.ask("health")).notary
+    assert notary == NotaryHealth(up=False, records=0, sessions=0, waiting=0, bytes=0, max_bytes=0)
+
+
+def test_health_says_of_each_pinned_file_whether_its_bytes_are_the_pinned_ones(agent):
+    def state():
+        (model,) = Health.parse(agent.ask("health")).models
+        return model.state
+
+    def settled():
+        deadline = time.monotonic() + 10
+        while state() == "reading":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return state()
+
+    agent.apply(bundle(1, ACME))
+    assert settled() == "verified"
+    file = agent.node.paths.models / cast.PIN.files[0].sha256
+    file.write_bytes(cast.MODEL_BYTES[::-1])
+    assert settled() == "failed"
+    file.write_bytes(cast.MODEL_BYTES)
+    assert settled() == "verified"
+    file.unlink()
+    assert state() == "failed"
+
+
+def test_peers_are_told_without_the_times_of_their_handshakes(agent):
+    agent.apply(bundle(1, ACME, BOLT))
+    now = int(time.time())
+    agent.node.world.handshakes = {key("acme", 0): now - 70, key("bolt", 0): now - 500}
+    peers = Peers.parse(agent.ask("peers"))
+    assert peers.connected == (Fresh(left_s=90, public_keys=(key("acme", 0),)),)
+    assert peers.stale == (key("bolt", 0),)
+    tunnel = Health.parse(agent.ask("health")).tunnel
+    assert (tunnel.connected, tunnel.stale, tunnel.never_seen) == (1, 1, 1)
 
 
 def test_health_does_not_wait_for_a_pass(agent):

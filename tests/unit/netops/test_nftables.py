@@ -10,6 +10,8 @@ from appliance.core.errors import HostError
 from netops import nftables
 from tests.unit.netops import cast, golden
 
+ELEMENTS = {"peers4": ("10.86.0.2",), "peers6": ("fd86:5e:1::2",), "guests4": ("10.86.0.9",)}
+
 
 def test_the_table_before_any_bundle_is_as_reviewed():
     golden.check("nft/closed/rules.nft", nftables.render_rules(cast.settings(), None))
@@ -25,7 +27,7 @@ def test_the_table_with_control_over_ipv6_and_a_router_is_as_reviewed():
 
 
 def test_the_load_is_one_transaction_that_names_our_table_alone():
-    text = nftables.render_load("table inet appliance {\n}\n", ["10.86.0.2"], ["fd86:5e:1::2"]).decode()
+    text = nftables.render_load("table inet appliance {\n}\n", ELEMENTS).decode()
     golden.check("nft/load/load.nft", text)
     assert "flush" not in text
     assert set(re.findall(r"(?:table|element) (\w+ \w+)", text)) == {"inet appliance"}
@@ -48,18 +50,18 @@ def test_no_rule_lets_the_node_open_a_connection(tunnel):
 
 
 def test_deleting_an_element_that_is_not_there_cannot_fail():
-    lines = nftables.render_delete(["10.86.0.2"], []).decode().splitlines()
+    lines = nftables.render_delete({"peers4": ("10.86.0.2",)}).decode().splitlines()
     assert [line.split()[0] for line in lines] == ["add", "delete"]
 
 
 def test_nothing_to_change_is_no_transaction():
-    assert nftables.render_add([], []) == b""
+    assert nftables.render_add({}) == b""
 
 
 @given(st.text())
 def test_text_that_is_no_address_never_reaches_nft(text):
     try:
-        rendered = nftables.render_add([text], [])
+        rendered = nftables.render_add({"peers4": (text,)})
     except ValueError:
         return
     assert re.fullmatch(rb"add element inet appliance peers4 \{ [0-9a-f.:]+ \}\n", rendered)

@@ -21,6 +21,8 @@ BOLT = ("bolt", 10, 1)
 class Node:
     """An agent's inside with a simulated world and real files of its own."""
 
+    settings = {}
+
     def __init__(self, root):
         self.paths = NodePaths(root)
         for folder in (self.paths.state, self.paths.keys, self.paths.models):
@@ -32,7 +34,7 @@ class Node:
     def restart(self):
         self.memory = Memory(self.paths.state)
         self.passes = Passes(
-            cast.settings(),
+            cast.settings(**self.settings),
             self.paths,
             world=self.world,
             memory=self.memory,

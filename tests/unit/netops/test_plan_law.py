@@ -57,7 +57,11 @@ def states(draw, observed):
     texts = st.sampled_from(["one", "two"])
     return State(
         firewall=Firewall(
-            draw(texts) if not observed else draw(st.none() | texts), draw(ADDRESSES4), draw(ADDRESSES6)
+            draw(texts) if not observed else draw(st.none() | texts),
+            draw(ADDRESSES4),
+            draw(ADDRESSES6),
+            draw(ADDRESSES4),
+            draw(ADDRESSES6),
         ),
         interface=interface,
         peers=draw(peer_tables(observed)) if interface else {},
@@ -65,6 +69,7 @@ def states(draw, observed):
             policies={client: draw(policy) for client in clients},
             routes=draw(st.dictionaries(st.sampled_from(["a.sock", "b.sock", "c.sock"]), NAMES)),
             seats=draw(st.frozensets(st.sampled_from(["0", "1", "2"]))),
+            roster=draw(st.none() | st.sampled_from([b"one", b"two"])),
         ),
         served=Served(notary=draw(st.frozensets(NAMES)), cells=draw(st.frozensets(NAMES))),
         web=Web(True, draw(texts), draw(texts)) if running else Web(observed and draw(st.booleans())),
@@ -88,6 +93,7 @@ def test_removals_alone_add_no_peer_and_open_nothing(have, want):
     after = simulate(plan(have, want).removals, have)
     assert after.peers.keys() <= have.peers.keys()
     assert after.firewall.peers4 <= have.firewall.peers4
+    assert after.firewall.guests6 <= have.firewall.guests6
     assert after.files.routes.items() <= have.files.routes.items()
 
 

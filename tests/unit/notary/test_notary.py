@@ -62,6 +62,7 @@ def test_receipts_verify_offline_and_form_a_chain_without_gaps(paths: NodePaths)
                 "boot": notary.boot,
                 "records": 3,
                 "open": 0,
+                "tokens": 3 * DRAFT["completion_tokens"],
                 "waiting": 3,
                 "bytes": segment(paths).stat().st_size,
                 "max_bytes": 2**30,

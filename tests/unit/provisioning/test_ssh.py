@@ -166,10 +166,9 @@ def test_a_revocation_overtakes_a_long_apply(node: NodeClient) -> None:
     assert done == ["revoke", "apply"]
 
 
-def test_an_answer_that_is_too_large_is_refused(node: NodeClient) -> None:
-    with pytest.raises(RefusedError) as refused:
+def test_an_answer_that_is_not_what_the_protocol_says_is_refused(node: NodeClient) -> None:
+    with pytest.raises(RefusedError, match="is not what the protocol says"):
         node.health()
-    assert refused.value.field == "health"
 
 
 def test_a_forced_command_that_ends_is_started_again(node: NodeClient) -> None:

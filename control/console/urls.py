@@ -1,0 +1,57 @@
+"""Every page of the console. What changes something says so with `posts=True` in its view."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from control.console.theme import choose_theme
+from control.console.views import (
+    alarms,
+    clients,
+    devices,
+    log,
+    models,
+    nodes,
+    operators,
+    overview,
+    receipts,
+    reference,
+    tokens,
+)
+
+app_name = "console"
+
+urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("alarms/", alarms.listing, name="alarms"),
+    path("clients/", clients.listing, name="clients"),
+    path("clients/add/", clients.add, name="client-add"),
+    path("clients/<slug:name>/", clients.detail, name="client"),
+    path("clients/<slug:name>/suspend/", clients.suspend, name="client-suspend"),
+    path("clients/<slug:name>/resume/", clients.resume, name="client-resume"),
+    path("clients/<slug:name>/revoke/", clients.revoke, name="client-revoke"),
+    path("clients/<slug:name>/devices/add/", devices.add, name="device-add"),
+    path("devices/", devices.listing, name="devices"),
+    path("devices/<int:pk>/revoke/", devices.revoke, name="device-revoke"),
+    path("models/", models.listing, name="models"),
+    path("models/<slug:pin_id>/", models.detail, name="model"),
+    path("nodes/", nodes.listing, name="nodes"),
+    path("nodes/<slug:name>/", nodes.detail, name="node"),
+    path("receipts/", receipts.listing, name="receipts"),
+    path("receipts/export.<slug:form>", receipts.export, name="receipts-export"),
+    path("receipts/<int:pk>/", receipts.detail, name="receipt"),
+    path("receipts/<int:pk>/receipt.<slug:kind>", receipts.file, name="receipt-file"),
+    path("log/", log.listing, name="log"),
+    path("log/<int:size>/", log.detail, name="checkpoint"),
+    path("log/<slug:name>.txt", log.file, name="log-file"),
+    path("operators/", operators.listing, name="operators"),
+    path("operators/add/", operators.add, name="operator-add"),
+    path("operators/<int:pk>/role/", operators.role, name="operator-role"),
+    path("operators/<int:pk>/sign-out/", operators.end_sessions, name="operator-sign-out"),
+    path("operators/<int:pk>/disable/", operators.disable, name="operator-disable"),
+    path("tokens/", tokens.listing, name="tokens"),
+    path("tokens/add/", tokens.add, name="token-add"),
+    path("tokens/<int:pk>/revoke/", tokens.revoke, name="token-revoke"),
+    path("reference/", reference.reference, name="reference"),
+    path("theme/", choose_theme, name="theme"),
+]
