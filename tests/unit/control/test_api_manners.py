@@ -255,7 +255,7 @@ def test_the_description_says_which_headers_are_taken() -> None:
         for path, methods in describe()["paths"].items()
         for method, operation in methods.items()
     }
-    for path in ("/clients", "/devices", "/nodes", "/pins"):
+    for path in ("/aliases", "/clients", "/devices", "/invitations", "/nodes"):
         assert taken[path, "post"] == ["Idempotency-Key"]
     assert taken["/nodes/{name}/settings", "patch"] == ["If-Match"]
     assert taken["/clients", "get"] == []
