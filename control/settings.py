@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "control.clients",
     "control.audit",
     "control.transparency",
+    "control.journal",
     "control.backup",
     "control.api",
     "control.console",
@@ -78,6 +79,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "control.operators.sessions.VerifiedSessions",
+    "control.journal.middleware.RequestActor",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]

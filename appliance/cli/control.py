@@ -11,6 +11,7 @@ from typing import Any
 
 from control.commands import (
     aliases,
+    audit,
     backup,
     clients,
     epochs,
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         aliases,
         receipts,
         log,
+        audit,
         backup,
         epochs,
     ):
@@ -54,9 +56,18 @@ def run(args: argparse.Namespace) -> int:
         from control.startup import start_django
 
         start_django(args.config)
-    result = args.handler(args)
+    result = _act(args) if getattr(args, "acts", True) else args.handler(args)
     print(json.dumps(result, default=str) if args.json else _for_people(result))
     return 0
+
+
+def _act(args: argparse.Namespace) -> Any:
+    """Run the action on behalf of whoever runs this process. Services act for others: in them every request says for whom."""
+    from control.journal.actors import acting, unix_actor
+    from control.journal.event import Source
+
+    with acting(Source.CLI, unix_actor()):
+        return args.handler(args)
 
 
 def _leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

@@ -99,7 +99,7 @@ def _watch(args: argparse.Namespace) -> int:
             if checkpoint.size > seen.size
             else f"at {seen.size}, as before"
         )
-        print(f"The log goes on: {checkpoint.origin} is {grown} receipts.")
+        print(f"The log goes on: {checkpoint.origin} is {grown} entries.")
     return 0
 
 

@@ -123,7 +123,7 @@ def render_lines(watched: Watched) -> list[str]:
     seen, size = watched.seen.size, watched.head.size
     lines = [
         f"The log goes on: {watched.head.origin} is "
-        + (f"from {seen} to {size} receipts." if size > seen else f"at {size} receipts, as before.")
+        + (f"from {seen} to {size} entries." if size > seen else f"at {size} entries, as before.")
     ]
     if watched.witnesses:
         lines.append(f"{watched.cosigned} of {watched.witnesses} witnesses have seen no other.")

@@ -11,6 +11,7 @@ from control.api.problems import not_found
 from control.audit.api import AlarmView, ReceiptView
 from control.clients.api import ClientView, DeviceView, InvitationView
 from control.fleet.api import NodeView
+from control.journal.api import EventView
 from control.pins.api import AliasView, PinView
 from control.transparency.api import LogView
 
@@ -24,6 +25,7 @@ router.register("aliases", AliasView, "alias")
 router.register("receipts", ReceiptView, "receipt")
 router.register("log", LogView, "log")
 router.register("alarms", AlarmView, "alarm")
+router.register("events", EventView, "event")
 
 urlpatterns = [
     *router.urls,

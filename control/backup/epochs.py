@@ -19,6 +19,8 @@ from control.clients.models import ClientState, Device, DeviceState
 from control.config import ControlPaths
 from control.fleet.models import Epoch, current_epoch
 from control.hints import hint_on_commit
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from provisioning.answers import State
 from provisioning.node import NodeClient
 
@@ -83,7 +85,8 @@ def raise_epoch(key: Ed25519PrivateKey, bundle_key: str, highest: int) -> int:
         highest: Of the nodes' epochs.
     """
     with transaction.atomic():
-        statement = EpochStatement(control=bundle_key, epoch=max(current_epoch(), highest) + 1)
+        before = current_epoch()
+        statement = EpochStatement(control=bundle_key, epoch=max(before, highest) + 1)
         EpochRaise.objects.create(
             epoch=statement.epoch,
             statement=statement.canonical_bytes().decode("utf-8"),
@@ -91,6 +94,7 @@ def raise_epoch(key: Ed25519PrivateKey, bundle_key: str, highest: int) -> int:
         )
         Epoch.objects.filter(pk=1).update(epoch=statement.epoch)
         hint_on_commit()
+        record(Verb.EPOCH_RAISE, "control", {"epoch": (before, statement.epoch)})
     return statement.epoch
 
 

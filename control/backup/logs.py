@@ -27,6 +27,8 @@ from appliance.transparency.tiles import CHECKPOINT, RESTORE, Load, TileReader, 
 from control.backup.manifest import Restored
 from control.backup.models import LogRelease, UnclaimedPlace
 from control.backup.tree import verify_tree
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.transparency.models import CheckpointRecord
 from control.transparency.witnesses import Witness
 
@@ -87,7 +89,7 @@ class FrozenLog:
         asked = [place.name for place in places] + [witness.key.name for witness in witnesses]
         if not shown:
             self._ask(witnesses, TileReader(_nothing, 0), self.signer.sign(0, EMPTY_ROOT, int(time.time())))
-            self._release(0, asked, without)
+            self._release(Verb.LOG_COMPARE, 0, asked, without)
             return 0
         newest = max(shown, key=lambda one: one.head.size)
         tree = verify_tree(newest.place.load, newest.head)
@@ -130,10 +132,10 @@ class FrozenLog:
             note = signer.sign(tiles.size, merkle.root(tiles, tiles.size), int(time.time()))
             with transaction.atomic():
                 CheckpointRecord.objects.create(size=tiles.size, note=note.render().decode("utf-8"))
-                self._release(tiles.size, [place.name for place in places], without)
+                self._release(Verb.LOG_SUCCEED, tiles.size, [place.name for place in places], without)
             tiles.write_checkpoint(note.render())
         else:
-            self._release(0, [place.name for place in places], without)
+            self._release(Verb.LOG_SUCCEED, 0, [place.name for place in places], without)
         return tiles.size
 
     def _own(self) -> list[Shown]:
@@ -180,13 +182,15 @@ class FrozenLog:
             if lost:
                 UnclaimedPlace.objects.bulk_create(rows, batch_size=_BATCH)
                 CheckpointRecord.objects.create(size=tiles.size, note=note.decode("utf-8"))
-            self._release(tiles.size, asked, without)
+            self._release(Verb.LOG_COMPARE, tiles.size, asked, without)
         tiles.write_checkpoint(note)
 
-    def _release(self, size: int, asked: Sequence[str], without: Sequence[str]) -> None:
-        LogRelease.objects.create(
-            backup=self.restored.backup, size=size, asked=list(asked), without=list(without)
-        )
+    def _release(self, verb: Verb, size: int, asked: Sequence[str], without: Sequence[str]) -> None:
+        with transaction.atomic():
+            LogRelease.objects.create(
+                backup=self.restored.backup, size=size, asked=list(asked), without=list(without)
+            )
+            record(verb, "log", {"size": (None, size)})
 
 
 def _verify_one_tree(tree: TileReader, shown: Sequence[Shown]) -> None:

@@ -37,6 +37,8 @@ from control.clients.services import find_client
 from control.config import ControlPaths, WitnessConfig
 from control.fleet.models import Node
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 from control.operators.services import token_digest
 from control.pins.models import ModelPin, PinState
 
@@ -51,16 +53,21 @@ class KnownSecrets:
     preshared_key: str = field(repr=False)
 
 
-def add_device(new: NewDevice) -> ClientConfiguration:
-    """Make a device's secrets, add it and return its configuration, which cannot be had a second time. Raises as `admit_device`."""
+def add_device(new: NewDevice, replaced: Device | None = None) -> ClientConfiguration:
+    """Make a device's secrets, add it and return its configuration, which cannot be had a second time. As `admit_device`."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     preshared_key = encode_base64(secrets.token_bytes(32))
-    rest = admit_device(new, KnownSecrets(token_digest(token), preshared_key))
+    rest = admit_device(new, KnownSecrets(token_digest(token), preshared_key), replaced)
     return ClientConfiguration(**dict(rest), token=token)
 
 
-def admit_device(new: NewDevice, known: KnownSecrets) -> DeviceConfiguration:
+def admit_device(new: NewDevice, known: KnownSecrets, replaced: Device | None = None) -> DeviceConfiguration:
     """Add a device whose secrets were made already; return what else it needs.
+
+    Args:
+        new: What was asked for.
+        known: What control learns of the secrets.
+        replaced: The key whose place this one takes, as it was.
 
     Raises:
         RefusedError: Naming the field: a key that was used before, a name that is taken, a client that is revoked, an
@@ -90,6 +97,16 @@ def admit_device(new: NewDevice, known: KnownSecrets) -> DeviceConfiguration:
         except IntegrityError as error:
             raise RefusedError("the name or key was taken a moment ago", field="public_key") from error
         hint_on_commit()
+        name = f"{client.name}/{new.name}"
+        facts = {"expires_at": expires_at, "index": index, "public_key": new.public_key}
+        if replaced is None:
+            record(Verb.DEVICE_ADD, name, created(**facts, state=DeviceState.ACTIVE))
+        else:
+            record(
+                Verb.DEVICE_ROTATE,
+                name,
+                {fact: (getattr(replaced, fact), value) for fact, value in facts.items()},
+            )
     return render_configuration(
         client=client.name,
         device=new.name,

@@ -23,6 +23,8 @@ from control.clients.models import Client, ClientState, Device, DeviceState, Inv
 from control.clients.requests import NewInvitation, ShownInvitation
 from control.clients.services import find_client
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 
 _CANCELLABLE = (InvitationState.OPEN, InvitationState.REDEEMED, InvitationState.APPROVED)
 
@@ -59,6 +61,8 @@ def invite(new: NewInvitation) -> ShownInvitation:
         except IntegrityError as error:
             raise RefusedError("an invitation for this name was made a moment ago", field="device") from error
         hint_on_commit()
+        facts = created(approval=new.approval, expires_at=expires_at, state=InvitationState.OPEN)
+        record(Verb.INVITATION_CREATE, event_name(invitation), facts)
     ticket = _ticket(invitation, node, secret, material.ca_pem).render()
     return ShownInvitation(
         id=invitation.pk,
@@ -98,7 +102,12 @@ def approve_invitation(invitation: Invitation) -> None:
         if live.update(state=InvitationState.APPROVED) != 1:
             raise RefusedError("this invitation has no key that waits for approval", field="state")
         hint_on_commit()
-    invitation.refresh_from_db()
+        invitation.refresh_from_db()
+        changes = {
+            "public_key": (None, invitation.public_key),
+            "state": (InvitationState.REDEEMED, InvitationState.APPROVED),
+        }
+        record(Verb.INVITATION_APPROVE, event_name(invitation), changes)
 
 
 def cancel_invitation(invitation: Invitation) -> None:
@@ -108,6 +117,7 @@ def cancel_invitation(invitation: Invitation) -> None:
         RefusedError: If its device was let in already, or it ended in another way.
     """
     with transaction.atomic():
+        before = Invitation.objects.select_for_update().get(pk=invitation.pk).state
         pending = Invitation.objects.filter(pk=invitation.pk, state__in=_CANCELLABLE)
         if pending.update(**ended(InvitationState.CANCELLED)) != 1:
             invitation.refresh_from_db()
@@ -115,12 +125,19 @@ def cancel_invitation(invitation: Invitation) -> None:
                 hint = "appliance control device revoke CLIENT NAME" if invitation.device_id else None
                 raise RefusedError(f"the invitation is {invitation.state} already", field="state", hint=hint)
         hint_on_commit()
+        state = (before, InvitationState.CANCELLED)
+        record(Verb.INVITATION_CANCEL, event_name(invitation), {"state": state})
     invitation.refresh_from_db()
 
 
 def ended(state: InvitationState) -> dict[str, object]:
     """Return what an update writes when an invitation is over: nothing that could be opened any more is kept."""
     return {"state": state, "ended_at": timezone.now(), "sealed_keys": "", "letter": "", "answer": ""}
+
+
+def event_name(invitation: Invitation) -> str:
+    """Return what events call an invitation: the name of the device that it makes."""
+    return f"{invitation.client.name}/{invitation.device_name}"
 
 
 def invitation_context(secret_sha256: str) -> bytes:

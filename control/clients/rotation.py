@@ -37,5 +37,6 @@ def rotate_device(device: Device, rotation: Rotation) -> ClientConfiguration:
                 name=device.name,
                 public_key=rotation.public_key,
                 expires_at=rotation.expires_at,
-            )
+            ),
+            replaced=device,
         )

@@ -14,6 +14,8 @@ from control.clients.models import CONNECTING, Client, ClientState, Device, Devi
 from control.clients.requests import NewClient
 from control.fleet.services import choose_node
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 from control.pins.models import ModelPin, PinState
 
 
@@ -37,6 +39,7 @@ def create_client(new: NewClient) -> Client:
             expires_at=expires_at,
         )
         hint_on_commit()
+        record(Verb.CLIENT_CREATE, client.name, created(**_facts(client)))
     return client
 
 
@@ -75,7 +78,9 @@ def suspend_client(client: Client) -> None:
     Raises:
         RefusedError: If it was revoked.
     """
-    _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.SUSPENDED)
+    with transaction.atomic():
+        state = _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.SUSPENDED)
+        record(Verb.CLIENT_SUSPEND, client.name, {"state": state})
 
 
 def resume_client(client: Client) -> None:
@@ -84,16 +89,19 @@ def resume_client(client: Client) -> None:
     Raises:
         RefusedError: If it was revoked.
     """
-    _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.ACTIVE)
+    with transaction.atomic():
+        state = _move(client, (ClientState.ACTIVE, ClientState.SUSPENDED), ClientState.ACTIVE)
+        record(Verb.CLIENT_RESUME, client.name, {"state": state})
 
 
 def revoke_client(client: Client) -> None:
     """Cut a client and all of its devices off for good. Doing it twice does no harm."""
     with transaction.atomic():
-        _move(client, tuple(ClientState), ClientState.REVOKED)
-        Device.objects.filter(client=client, state__in=CONNECTING).update(
+        state = _move(client, tuple(ClientState), ClientState.REVOKED)
+        devices = Device.objects.filter(client=client, state__in=CONNECTING).update(
             state=DeviceState.REVOKED, revoked_at=timezone.now()
         )
+        record(Verb.CLIENT_REVOKE, client.name, {"state": state, "active_devices": (devices, 0)})
 
 
 def revoke_device(device: Device) -> None:
@@ -105,8 +113,11 @@ def revoke_device(device: Device) -> None:
     with transaction.atomic():
         if keys.filter(state=DeviceState.ACTIVE).exists():
             keys = Device.objects.filter(client=device.client, name=device.name, state__in=CONNECTING)
-        keys.update(state=DeviceState.REVOKED, revoked_at=timezone.now())
+        before = DeviceState(Device.objects.get(pk=device.pk).state)
+        revoked = keys.update(state=DeviceState.REVOKED, revoked_at=timezone.now())
         hint_on_commit()
+        changes = {"keys": (revoked, 0), "state": (before, DeviceState.REVOKED)}
+        record(Verb.DEVICE_REVOKE, f"{device.client}/{device}", changes)
     device.refresh_from_db()
 
 
@@ -117,7 +128,9 @@ def expire_client(client: Client, end: datetime | None) -> None:
         RefusedError: If it was revoked, or the end has passed or is too far ahead.
     """
     end = parse_end(end, timezone.now())
-    _change(client, expires_at=end)
+    with transaction.atomic():
+        before = _change(client, expires_at=end)
+        record(Verb.CLIENT_EXPIRE, client.name, {"expires_at": (before.expires_at, end)})
 
 
 def expire_device(device: Device, end: datetime | None) -> None:
@@ -128,10 +141,14 @@ def expire_device(device: Device, end: datetime | None) -> None:
     """
     end = parse_end(end, timezone.now())
     with transaction.atomic():
+        before = Device.objects.select_for_update().get(pk=device.pk)
         # A key that was replaced has its end from that.
-        if Device.objects.filter(pk=device.pk, state=DeviceState.ACTIVE).update(expires_at=end) != 1:
+        if before.state != DeviceState.ACTIVE:
             raise RefusedError("is not the key that the device has now", field="state")
+        Device.objects.filter(pk=device.pk).update(expires_at=end)
         hint_on_commit()
+        ends = {"expires_at": (before.expires_at, end)}
+        record(Verb.DEVICE_EXPIRE, f"{device.client}/{device}", ends)
     device.refresh_from_db()
 
 
@@ -141,25 +158,51 @@ def limit_client(client: Client, limits: Limits) -> None:
     Raises:
         RefusedError: If it was revoked.
     """
-    _change(client, limits=limits.model_dump(mode="json"))
-
-
-def _change(client: Client, **values: object) -> None:
-    """Change a client that was not revoked."""
+    after = limits.model_dump(mode="json")
     with transaction.atomic():
-        if Client.objects.filter(pk=client.pk).exclude(state=ClientState.REVOKED).update(**values) != 1:
-            raise RefusedError("the client was revoked, which is for good", field="state")
-        hint_on_commit()
-    client.refresh_from_db()
+        before = _change(client, limits=after).parsed_limits().model_dump(mode="json")
+        record(
+            Verb.CLIENT_LIMIT,
+            client.name,
+            {f"limits.{name}": (before[name], value) for name, value in after.items()},
+        )
 
 
-def _move(client: Client, allowed: tuple[ClientState, ...], state: ClientState) -> None:
-    """Change a client's state, if it is still one of `allowed`: the filtered update is the lock."""
-    with transaction.atomic():
-        if Client.objects.filter(pk=client.pk, state__in=allowed).update(state=state) != 1:
-            raise RefusedError("the client was revoked, which is for good", field="state")
-        hint_on_commit()
+def _change(client: Client, **values: object) -> Client:
+    """Change a client that was not revoked, in the caller's transaction; return it as it was."""
+    # The row lock (SQLite: the transaction's own write lock) lets one at a time look and change.
+    before = Client.objects.select_for_update().get(pk=client.pk)
+    if before.state == ClientState.REVOKED:
+        raise RefusedError("the client was revoked, which is for good", field="state")
+    Client.objects.filter(pk=client.pk).update(**values)
+    hint_on_commit()
     client.refresh_from_db()
+    return before
+
+
+def _move(
+    client: Client, allowed: tuple[ClientState, ...], state: ClientState
+) -> tuple[ClientState, ClientState]:
+    """Change a client's state in the caller's transaction, if it is one of `allowed`; return the one before, and the new one."""
+    before = ClientState(Client.objects.select_for_update().get(pk=client.pk).state)
+    if before not in allowed:
+        raise RefusedError("the client was revoked, which is for good", field="state")
+    Client.objects.filter(pk=client.pk).update(state=state)
+    hint_on_commit()
+    client.refresh_from_db()
+    return before, state
+
+
+def _facts(client: Client) -> dict[str, object]:
+    """Return what the journal keeps of a client."""
+    limits = client.parsed_limits().model_dump(mode="json")
+    return {
+        "expires_at": client.expires_at,
+        "home": client.home.name,
+        "models": client.allowed_models,
+        "state": client.state,
+        **{f"limits.{name}": value for name, value in limits.items()},
+    }
 
 
 def _allowed_models(names: tuple[str, ...] | None) -> list[str]:

@@ -76,12 +76,27 @@ def create_backup(args: argparse.Namespace) -> dict[str, Any]:
     from control.backup.create import Source
     from control.backup.create import create_backup as create
 
+    lock = _lock(args, settings.PATHS.backup_recipient)
+    _record(lock, keys=not args.without_keys)
     database = _living_database(settings.CONFIG)
     source = Source(settings.CONFIG, database, keys=not args.without_keys)
     total = database.stat().st_size if isinstance(database, Path) else None
     with _progress(total) as progress:
-        manifest = create(source, args.file, _lock(args, settings.PATHS.backup_recipient), progress)
+        manifest = create(source, args.file, lock, progress)
     return {"ok": True, "file": str(args.file), **_facts_of(manifest)}
+
+
+def _record(lock: Lock, *, keys: bool) -> None:
+    """Record that a backup is made, before it is: whoever stops this process at its end must not have one that nobody knows of."""
+    from django.db import transaction
+
+    from control.backup.age import Recipient
+    from control.journal.services import created, record
+    from control.journal.vocabulary import Verb
+
+    recipient = lock.render() if isinstance(lock, Recipient) else None
+    with transaction.atomic():
+        record(Verb.BACKUP_CREATE, "control", created(keys=keys, recipient=recipient))
 
 
 def verify_backup(args: argparse.Namespace) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 def show_head(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature
     """Return the newest head."""
-    from control.transparency.keeper import waiting
+    from control.transparency.keeper import waiting, waiting_events
     from control.transparency.models import CheckpointRecord
 
     last = CheckpointRecord.objects.last()
@@ -59,7 +59,7 @@ def show_head(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - eve
         "ok": True,
         "size": last.size if last else 0,
         "signed_at": signed_at,
-        "waiting": waiting().count(),
+        "waiting": waiting().count() + waiting_events().count(),
     }
 
 
@@ -76,20 +76,30 @@ def write_continuation(args: argparse.Namespace) -> dict[str, Any]:
 def rotate_keys(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
     """Give the log new keys."""
     from django.conf import settings
+    from django.db import transaction
 
+    from control.journal.services import record
+    from control.journal.vocabulary import Verb
     from control.keyfiles import rotate_log_keys
 
-    rotate_log_keys(settings.PATHS)
+    with transaction.atomic():
+        record(Verb.LOG_ROTATE_KEYS, "keys")
+        rotate_log_keys(settings.PATHS)
     return {"ok": True, "next": _RESTART}
 
 
 def retire_keys(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
     """Let only the new keys sign."""
     from django.conf import settings
+    from django.db import transaction
 
+    from control.journal.services import record
+    from control.journal.vocabulary import Verb
     from control.keyfiles import retire_log_keys
 
-    retire_log_keys(settings.PATHS)
+    with transaction.atomic():
+        record(Verb.LOG_RETIRE_KEYS, "keys")
+        retire_log_keys(settings.PATHS)
     return {"ok": True, "next": _RESTART}
 
 

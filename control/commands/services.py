@@ -10,10 +10,12 @@ def add_parsers(actions: Any) -> None:
     """Declare the command line."""
     actions.add_parser("migrate", help="make or upgrade the database").set_defaults(handler=migrate)
     actions.add_parser("check", help="deployment checks; fails on any warning").set_defaults(handler=check)
-    actions.add_parser("serve", help="the console and the API (a service)").set_defaults(handler=serve)
+    actions.add_parser("serve", help="the console and the API (a service)").set_defaults(
+        handler=serve, acts=False
+    )
     reconcile = actions.add_parser("reconcile", help="bring every node to its desired state (a service)")
     reconcile.add_argument("--once", action="store_true", help="one pass over every node, then exit")
-    reconcile.set_defaults(handler=run_reconciler)
+    reconcile.set_defaults(handler=run_reconciler, acts=False)
 
 
 def migrate(args: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001 - every handler's signature

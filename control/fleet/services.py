@@ -13,6 +13,8 @@ from appliance.core.errors import RefusedError
 from control.fleet.models import Duty, Node, NodePlan
 from control.fleet.requests import NewNode, NodeChange, NodeSettings
 from control.hints import hint_on_commit
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 
 
 def add_node(new: NewNode) -> Node:
@@ -35,6 +37,8 @@ def add_node(new: NewNode) -> Node:
         except IntegrityError as error:
             raise RefusedError("the name was taken a moment ago", field="name") from error
         hint_on_commit()
+        facts = created(address=node.address, endpoint=node.endpoint, seats=node.seats)
+        record(Verb.NODE_ADD, node.name, facts)
     return node
 
 
@@ -69,9 +73,11 @@ def changing_node(node: Node) -> Iterator[Node]:
 def change_settings(node: Node, change: NodeChange) -> NodeSettings:
     """Change settings of a node that is locked; return them all."""
     changes = {name: value for name, value in change.model_dump().items() if value is not None}
+    before = {name: getattr(node, name) for name in changes}
     for name, value in changes.items():
         setattr(node, name, value)
     node.save(update_fields=list(changes))
+    record(Verb.NODE_CHANGE, node.name, {name: (before[name], value) for name, value in changes.items()})
     return settings_of(node)
 
 
@@ -97,8 +103,10 @@ def set_duty(node: Node, duty: Duty) -> None:
     the node is drained, and what it looks like is no alarm; revocations are sent all the same.
     """
     with transaction.atomic():
+        before = Node.objects.select_for_update().get(pk=node.pk).duty
         Node.objects.filter(pk=node.pk).update(duty=duty)
         hint_on_commit()
+        record(Verb.NODE_DUTY, node.name, {"duty": (before, duty)})
     node.refresh_from_db()
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from control.operators.models import ApiToken, Operator
+from control.operators.services import revoke_token
 from control.readonly import ReadOnlyAdmin
 
 admin.site.unregister([Group, User])
@@ -46,3 +48,12 @@ class ApiTokenAdmin(ReadOnlyAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
         """A deleted token is a revoked one."""
         return request.user.has_perm("operators.delete_apitoken")
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:  # noqa: ARG002
+        """Revoke it."""
+        revoke_token(obj.operator.get_username(), obj.name)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Revoke each."""
+        for token in queryset.select_related("operator"):
+            self.delete_model(request, token)

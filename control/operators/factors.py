@@ -17,6 +17,8 @@ from django.db import transaction
 from django.http import HttpRequest
 
 from appliance.core.errors import RefusedError
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.operators import passkeys, totp
 from control.operators.login import note_failure, told_to_wait
 from control.operators.models import AppSecret, Passkey, RecoveryCode
@@ -101,7 +103,10 @@ def add_app(user: User, sealed: str, typed: str) -> None:
     step = totp.matching_step(show_app(user, sealed), code, time.time(), after=0)
     if step is None:
         raise RefusedError("This code is not what the app shows now. Is the device's clock right?")
-    AppSecret.objects.update_or_create(user=user, defaults={"sealed": sealed, "last_step": step})
+    with transaction.atomic():
+        before = AppSecret.objects.filter(user=user).count()
+        AppSecret.objects.update_or_create(user=user, defaults={"sealed": sealed, "last_step": step})
+        record(Verb.OPERATOR_ADD_FACTOR, user.get_username(), {"apps": (before, 1)})
 
 
 def lock_first(user: User) -> None:
@@ -119,14 +124,17 @@ def remove_app(user: User) -> None:
     """Forget the operator's app. Raises RefusedError if there would be no factor left."""
     with transaction.atomic():
         _lock_spare(user)
-        AppSecret.objects.filter(user=user).delete()
+        gone, _ = AppSecret.objects.filter(user=user).delete()
+        record(Verb.OPERATOR_REMOVE_FACTOR, user.get_username(), {"apps": (gone, 0)})
 
 
 def remove_passkey(user: User, key: int) -> None:
     """Forget a passkey of the operator's. Raises RefusedError if there would be no factor left."""
     with transaction.atomic():
         _lock_spare(user)
-        Passkey.objects.filter(user=user, pk=key).delete()
+        before = Passkey.objects.filter(user=user).count()
+        gone, _ = Passkey.objects.filter(user=user, pk=key).delete()
+        record(Verb.OPERATOR_REMOVE_FACTOR, user.get_username(), {"passkeys": (before, before - gone)})
 
 
 def _lock_spare(user: User) -> None:
@@ -139,9 +147,16 @@ def new_recovery_codes(user: User) -> list[str]:
     """Return new recovery codes, which exist nowhere else; those before are over."""
     codes = [b32encode(secrets.token_bytes(CODE_BYTES)).decode("ascii").lower() for _ in range(CODES)]
     with transaction.atomic():
-        RecoveryCode.objects.filter(user=user).delete()
+        before, _ = RecoveryCode.objects.filter(user=user).delete()
         RecoveryCode.objects.bulk_create(RecoveryCode(user=user, sha256=_digest(code)) for code in codes)
+        record(Verb.OPERATOR_NEW_CODES, user.get_username(), {"recovery_codes": (before, CODES)})
     return ["-".join(code[at : at + _GROUP] for at in range(0, len(code), _GROUP)) for code in codes]
+
+
+def factor_facts(user: User) -> dict[str, int]:
+    """Return how many factors of each kind an operator has, as the journal names them."""
+    models = {"apps": AppSecret, "passkeys": Passkey, "recovery_codes": RecoveryCode}
+    return {fact: model._default_manager.filter(user=user).count() for fact, model in models.items()}
 
 
 def forget_factors(user: User) -> None:

@@ -12,10 +12,12 @@ from typing import Final
 
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from control.journal.logins import record_failure
 from control.operators.models import LoginFailures
 
 FREE: Final = 5  # failures without a wait
@@ -46,10 +48,12 @@ def _until(failures: LoginFailures) -> datetime:
 
 def note_failure(name: str) -> None:
     """Count a failure, and forget those of yesterday."""
-    LoginFailures.objects.filter(last_at__lt=timezone.now() - FORGOTTEN).delete()
     digest = _digest(name)
-    LoginFailures.objects.get_or_create(name=digest, defaults={"last_at": timezone.now()})
-    LoginFailures.objects.filter(name=digest).update(count=F("count") + 1, last_at=timezone.now())
+    with transaction.atomic():
+        LoginFailures.objects.filter(last_at__lt=timezone.now() - FORGOTTEN).delete()
+        LoginFailures.objects.get_or_create(name=digest, defaults={"last_at": timezone.now()})
+        LoginFailures.objects.filter(name=digest).update(count=F("count") + 1, last_at=timezone.now())
+        record_failure(name, locked=bool(wait_of(name)))
 
 
 def note_success(name: str) -> None:

@@ -20,6 +20,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.request import split_domain_port
 from django.utils import timezone
@@ -42,6 +43,8 @@ from fido2.webauthn import (
 from appliance.core.errors import RefusedError
 from appliance.core.names import Name
 from appliance.core.schema import Closed
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.operators.models import Passkey
 
 MOST: Final = 10  # passkeys of one operator
@@ -119,14 +122,17 @@ def add_passkey(request: HttpRequest, user: User, name: str, answer: str) -> Non
     digest = hashlib.sha256(credential.credential_id).hexdigest()
     if Passkey.objects.filter(credential_sha256=digest).exists():
         raise RefusedError("This passkey is known already.")
-    Passkey.objects.create(
-        user=user,
-        name=wanted.name,
-        rp_id=rp_id,
-        credential=bytes(credential),
-        credential_sha256=digest,
-        counter=made.counter,
-    )
+    with transaction.atomic():
+        before = Passkey.objects.filter(user=user).count()
+        Passkey.objects.create(
+            user=user,
+            name=wanted.name,
+            rp_id=rp_id,
+            credential=bytes(credential),
+            credential_sha256=digest,
+            counter=made.counter,
+        )
+        record(Verb.OPERATOR_ADD_FACTOR, user.get_username(), {"passkeys": (before, before + 1)})
 
 
 def ask_for_passkey(request: HttpRequest, user: User) -> str | None:

@@ -41,7 +41,8 @@ _VIEWER: Final = frozenset([*_MONITOR, *(right.format("view") for right in _STAT
 _OPERATOR: Final = frozenset(
     [*_VIEWER, *_RECEIPTS, *(right.format(verb) for right in _STATE for verb in ("add", "change"))]
 )
-_AUDITOR: Final = frozenset([*_VIEWER, *_RECEIPTS, "operators.view_apitoken", "operators.view_operator"])
+_JOURNAL: Final = ("journal.view_auditevent", "operators.view_apitoken", "operators.view_operator")
+_AUDITOR: Final = frozenset([*_VIEWER, *_RECEIPTS, *_JOURNAL])
 
 RIGHTS: Final = {
     Role.MONITOR: _MONITOR,

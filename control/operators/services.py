@@ -17,8 +17,11 @@ from pydantic import AfterValidator, Field
 
 from appliance.core.errors import RefusedError
 from appliance.core.names import Name
+from appliance.core.receipt import timestamp
 from appliance.core.schema import Closed
-from control.operators.factors import forget_factors
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
+from control.operators.factors import factor_facts, forget_factors
 from control.operators.models import ApiToken, Operator
 from control.operators.roles import Role, role_of
 from control.operators.sessions import end_sessions
@@ -82,6 +85,7 @@ def create_operator(new: NewOperator, password: str | None) -> User:
     with transaction.atomic():
         user.save()
         Operator.objects.create(user=user, role=new.role)
+        record(Verb.OPERATOR_ADD, new.name, created(active=True, role=new.role))
     return user
 
 
@@ -93,8 +97,10 @@ def give_role(name: str, role: Role) -> None:
     """
     with transaction.atomic():
         user = find_operator(name)
+        before = role_of(user)
         Operator.objects.update_or_create(user=user, defaults={"role": role})
         User.objects.filter(pk=user.pk).update(is_superuser=role is Role.ADMINISTRATOR)
+        record(Verb.OPERATOR_ROLE, name, {"role": (before, role)})
 
 
 def disable_operator(name: str) -> None:
@@ -105,9 +111,14 @@ def disable_operator(name: str) -> None:
     """
     with transaction.atomic():
         user = find_operator(name)
-        ApiToken.objects.filter(operator=user).delete()
-        end_sessions(user)
+        tokens, _ = ApiToken.objects.filter(operator=user).delete()
+        sessions = end_sessions(user)
         User.objects.filter(pk=user.pk).update(is_active=False)
+        record(
+            Verb.OPERATOR_DISABLE,
+            name,
+            {"active": (True, False), "sessions": (sessions, 0), "tokens": (tokens, 0)},
+        )
 
 
 def sign_out(name: str) -> None:
@@ -116,7 +127,9 @@ def sign_out(name: str) -> None:
     Raises:
         RefusedError: If there is no such operator.
     """
-    end_sessions(find_operator(name))
+    with transaction.atomic():
+        sessions = end_sessions(find_operator(name))
+        record(Verb.OPERATOR_SIGN_OUT, name, {"sessions": (sessions, 0)})
 
 
 def reset_factor(name: str) -> None:
@@ -129,8 +142,11 @@ def reset_factor(name: str) -> None:
     """
     with transaction.atomic():
         user = find_operator(name)
+        facts = factor_facts(user)
         forget_factors(user)
-        end_sessions(user)
+        sessions = end_sessions(user)
+        gone = {fact: (before, 0) for fact, before in facts.items()}
+        record(Verb.OPERATOR_RESET_FACTOR, name, {**gone, "sessions": (sessions, 0)})
 
 
 def find_operator(name: str) -> User:
@@ -154,7 +170,7 @@ def create_token(new: NewToken) -> str:
         if ApiToken.objects.filter(operator=operator, name=new.name).exists():
             raise RefusedError("the operator has a token of this name", field="name")
         text = PREFIX + secrets.token_urlsafe(32)
-        ApiToken.objects.create(
+        token = ApiToken.objects.create(
             operator=operator,
             name=new.name,
             sha256=token_digest(text),
@@ -162,15 +178,32 @@ def create_token(new: NewToken) -> str:
             networks=list(new.networks),
             expires_at=timezone.now() + timedelta(days=new.days),
         )
+        record(Verb.TOKEN_CREATE, f"{new.operator}/{new.name}", created(**_facts(token)))
     return text
 
 
 def revoke_token(operator: str, name: str) -> None:
     """Delete a token. Raises RefusedError if there is none of this name."""
-    if not ApiToken.objects.filter(operator__username=operator, name=name).delete()[0]:
-        raise RefusedError(
-            "the operator has no token of this name", field="name", hint="appliance control token list"
+    with transaction.atomic():
+        token = ApiToken.objects.filter(operator__username=operator, name=name).first()
+        if token is None or not token.delete()[0]:
+            raise RefusedError(
+                "the operator has no token of this name", field="name", hint="appliance control token list"
+            )
+        record(
+            Verb.TOKEN_REVOKE,
+            f"{operator}/{name}",
+            {fact: (value, None) for fact, value in _facts(token).items()},
         )
+
+
+def _facts(token: ApiToken) -> dict[str, object]:
+    """Return what the journal keeps of a token."""
+    return {
+        "expires_at": timestamp(token.expires_at),
+        "networks": token.networks,
+        "role": token.role or None,
+    }
 
 
 def operator_facts(user: User) -> dict[str, object]:

@@ -17,11 +17,14 @@ from django.contrib.auth import SESSION_KEY, login, logout
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.operators.browsers import describe_browser
 from control.operators.factors import Kind
 from control.operators.login import note_success
@@ -118,21 +121,32 @@ def list_sessions(request: HttpRequest) -> list[SessionFacts]:
 def end_session(request: HttpRequest, handle: str) -> bool:
     """End one's session of this handle; return whether there was one."""
     rows = [row for row in _living(request.user.pk) if _handle_of(row.session_key) == handle]
-    if rows and rows[0].session_key == request.session.session_key:
-        logout(request)
-        return True
-    return bool(OperatorSession.objects.filter(pk__in=[row.pk for row in rows]).delete()[0])
+    with transaction.atomic():
+        if rows and rows[0].session_key == request.session.session_key:
+            logout(request)
+            return True
+        return bool(_end_own(request, OperatorSession.objects.filter(pk__in=[row.pk for row in rows])))
 
 
 def end_other_sessions(request: HttpRequest) -> int:
     """End all sessions of the operator who asks but this one; return how many."""
     rows = OperatorSession.objects.filter(user=request.user.pk).exclude(pk=request.session.session_key)
-    return int(rows.delete()[0])
+    with transaction.atomic():
+        return _end_own(request, rows)
 
 
-def end_sessions(user: User) -> None:
-    """End all sessions of an operator: the next request of each is nobody's."""
-    OperatorSession.objects.filter(user=user).delete()
+def _end_own(request: HttpRequest, rows: QuerySet[OperatorSession]) -> int:
+    before = OperatorSession.objects.filter(user=request.user.pk).count()
+    ended, _ = rows.delete()
+    if ended:
+        name = request.user.get_username()
+        record(Verb.OPERATOR_END_SESSIONS, name, {"sessions": (before, before - ended)})
+    return ended
+
+
+def end_sessions(user: User) -> int:
+    """End all sessions of an operator: the next request of each is nobody's. Return how many there were."""
+    return OperatorSession.objects.filter(user=user).delete()[0]
 
 
 def _make_room(user: User) -> None:

@@ -9,6 +9,9 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from appliance.core.errors import RefusedError
+from control.journal.actors import acting, request_id
+from control.journal.event import Source
+from control.journal.middleware import operator_actor
 from control.operators.factors import has_factor, lock_first, verify_answer
 from control.operators.login import LoginForm
 from control.operators.models import AppSecret
@@ -80,7 +83,9 @@ def sign_in_set_up(request: HttpRequest) -> HttpResponse:
     refused = None
     if request.method == "POST":
         try:
-            with transaction.atomic():
+            # Nobody is signed in yet; who gave the password sets the factor up.
+            actor = operator_actor(user)
+            with acting(Source.CONSOLE, actor, request=request_id()), transaction.atomic():
                 lock_first(user)
                 kind, codes = take_up(request, user)
         except RefusedError as error:

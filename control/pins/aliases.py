@@ -10,6 +10,8 @@ from appliance.core.schema import Closed
 from control.clients.models import ClientState
 from control.clients.services import find_client
 from control.hints import hint_on_commit
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.pins.models import ClientAlias, ModelPin
 from control.query import QueryFilter
 
@@ -52,10 +54,13 @@ def set_alias(new: NewAlias) -> ClientAlias:
             )
         if ModelPin.objects.filter(name=new.alias).exists():
             raise RefusedError("the name of a model", field="alias", hint="choose another, for example chat")
+        before = ClientAlias.objects.filter(client=client, alias=new.alias).first()
         alias, _ = ClientAlias.objects.update_or_create(
             client=client, alias=new.alias, defaults={"model": new.model}
         )
         hint_on_commit()
+        models = (before.model if before else None, new.model)
+        record(Verb.ALIAS_SET, f"{client.name}/{new.alias}", {"model": models})
     return alias
 
 
@@ -76,5 +81,7 @@ def find_alias(client: str, alias: str) -> ClientAlias:
 def remove_alias(alias: ClientAlias) -> None:
     """Take an alias away. Without `default` a client's cell loads the first of its models."""
     with transaction.atomic():
-        ClientAlias.objects.filter(pk=alias.pk).delete()
+        gone, _ = ClientAlias.objects.filter(pk=alias.pk).delete()
         hint_on_commit()
+        models = (alias.model if gone else None, None)
+        record(Verb.ALIAS_REMOVE, f"{alias.client.name}/{alias.alias}", {"model": models})

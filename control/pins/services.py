@@ -14,6 +14,8 @@ from appliance.core.errors import PinError, RefusedError, UsageError
 from appliance.core.pin import Manifest
 from control.clients.models import Client, ClientState
 from control.hints import hint_on_commit
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from control.pins.models import ModelPin, PinState
 from control.pins.sandbox import examine
 from control.pins.signature import Signer, read_signer, signer_id, verify_signature
@@ -36,7 +38,7 @@ def add_pin(manifest: Manifest, signature: str = "") -> ModelPin:
         if before is not None:
             return _add_again(before, manifest, signature)
         try:
-            return ModelPin.objects.create(
+            pin = ModelPin.objects.create(
                 name=manifest.name,
                 version=manifest.version,
                 pin_id=manifest.pin_id,
@@ -45,6 +47,8 @@ def add_pin(manifest: Manifest, signature: str = "") -> ModelPin:
             )
         except IntegrityError as error:
             raise RefusedError("this version was imported a moment ago", field="version") from error
+        record(Verb.PIN_ADD, _event_name(pin), {"pin_id": (None, pin.pin_id), "state": (None, pin.state)})
+    return pin
 
 
 def _add_again(pin: ModelPin, manifest: Manifest, signature: str) -> ModelPin:
@@ -58,11 +62,13 @@ def _add_again(pin: ModelPin, manifest: Manifest, signature: str) -> ModelPin:
         raise RefusedError(
             "this model was retired, which is for good", field="version", hint="name another: --version"
         )
+    before = _facts(pin)
     if signature and signature != pin.signature:
         pin.signature, pin.signer = signature, ""
         if pin.state == PinState.VERIFIED:
             pin.state = PinState.IMPORTED  # nobody looked at this signature yet
         pin.save(update_fields=["signature", "signer", "state"])
+    record(Verb.PIN_ADD, _event_name(pin), _changes(before, pin))
     return pin
 
 
@@ -128,13 +134,15 @@ def verify_pin(pin: ModelPin, signers: Sequence[Signer] = (), progress: Progress
         facts = examine(opened, manifest.chat_template, with_tools=manifest.tool_calls is not None)
     signer = _verified_signer(pin, manifest, signers)
     with transaction.atomic():
+        before = _facts(ModelPin.objects.select_for_update().get(pk=pin.pk))
         ModelPin.objects.filter(pk=pin.pk, state=PinState.IMPORTED).update(state=PinState.VERIFIED)
         ModelPin.objects.filter(pk=pin.pk).update(
             facts=facts.model_dump(mode="json", exclude={"template"}),
             signer=signer,
             verified_at=timezone.now(),
         )
-    pin.refresh_from_db()
+        pin.refresh_from_db()
+        record(Verb.PIN_VERIFY, _event_name(pin), _changes(before, pin))
 
 
 def _verified_signer(pin: ModelPin, manifest: Manifest, signers: Sequence[Signer]) -> str:
@@ -163,19 +171,21 @@ def activate_pin(pin: ModelPin) -> ModelPin:
         RefusedError: If it is not verified, or a cell could not load it.
         PinError: If control.json asks for a signature that it does not have.
     """
+    return _activate(pin, Verb.PIN_ACTIVATE)
+
+
+def _activate(pin: ModelPin, verb: Verb) -> ModelPin:
     with transaction.atomic():
         pin = ModelPin.objects.select_for_update().get(pk=pin.pk)
-        if pin.state == PinState.ACTIVE:
-            return pin
-        _verify_may_serve(pin)
-        ModelPin.objects.filter(name=pin.name, state=PinState.ACTIVE).update(state=PinState.VERIFIED)
-        try:
+        active = ModelPin.objects.filter(name=pin.name, state=PinState.ACTIVE)
+        before, versions = _facts(pin), list(active.values_list("version", flat=True))
+        if pin.state != PinState.ACTIVE:
+            _verify_may_serve(pin)
+            active.update(state=PinState.VERIFIED)
             _set_active(pin)
-        except IntegrityError as error:
-            raise RefusedError(
-                "another model of this name was activated a moment ago", field="name"
-            ) from error
-        hint_on_commit()
+            hint_on_commit()
+        served = {"active_version": (versions[0] if versions else None, pin.version)}
+        record(verb, _event_name(pin), {**served, **_changes(before, pin)})
     return pin
 
 
@@ -198,7 +208,7 @@ def rollback(name: str) -> ModelPin:
                 field="name",
                 hint="list them: appliance control model list",
             )
-        return activate_pin(before)
+        return _activate(before, Verb.PIN_ROLLBACK)
 
 
 def retire_pin(pin: ModelPin) -> ModelPin:
@@ -211,6 +221,7 @@ def retire_pin(pin: ModelPin) -> ModelPin:
     """
     with transaction.atomic():
         pin = ModelPin.objects.select_for_update().get(pk=pin.pk)
+        before = _facts(pin)
         if pin.state == PinState.ACTIVE:
             _verify_unused(pin.name)
         if pin.state != PinState.RETIRED:
@@ -221,6 +232,7 @@ def retire_pin(pin: ModelPin) -> ModelPin:
         free = {file.sha256 for file in pin.parsed_manifest().files} - used
         transaction.on_commit(lambda: model_files().remove(free))
         hint_on_commit()
+        record(Verb.PIN_RETIRE, _event_name(pin), _changes(before, pin))
     return pin
 
 
@@ -253,4 +265,21 @@ def _verify_unused(name: str) -> None:
 
 def _set_active(pin: ModelPin) -> None:
     pin.state, pin.activated_at = PinState.ACTIVE, timezone.now()
-    pin.save(update_fields=["state", "activated_at"])
+    try:
+        pin.save(update_fields=["state", "activated_at"])
+    except IntegrityError as error:
+        raise RefusedError("another model of this name was activated a moment ago", field="name") from error
+
+
+def _event_name(pin: ModelPin) -> str:
+    return f"{pin.name}/{pin.version}"
+
+
+def _facts(pin: ModelPin) -> dict[str, str | None]:
+    """Return what the journal keeps of a model's way."""
+    return {"signer": pin.signer or None, "state": pin.state}
+
+
+def _changes(before: dict[str, str | None], pin: ModelPin) -> dict[str, tuple[str | None, str | None]]:
+    after = _facts(pin)
+    return {fact: (value, after[fact]) for fact, value in before.items()}

@@ -12,6 +12,10 @@ from appliance.core.errors import RefusedError
 from control.audit.models import AlarmKind
 from control.audit.services import raise_alarm
 from control.fleet.models import BundleRecord, Node, current_epoch
+from control.journal.actors import acting, process_actor
+from control.journal.event import Source
+from control.journal.services import created, record
+from control.journal.vocabulary import Verb
 from control.reconciler.outline import describe_changes, outline_of
 from control.reconciler.render import Rows, number_content, render_content
 from provisioning.answers import State
@@ -91,10 +95,10 @@ def _refuse_ahead(node: Node, subject: str) -> NoReturn:
 
 def record_accepted(node: Node, accepted: Accepted) -> None:
     """Note when a node accepted a bundle for the first time."""
-    BundleRecord.objects.filter(
-        node=node,
-        epoch=accepted.epoch,
-        generation=accepted.generation,
-        digest=accepted.digest,
-        accepted_at=None,
-    ).update(accepted_at=timezone.now())
+    numbers = {"epoch": accepted.epoch, "generation": accepted.generation, "digest": accepted.digest}
+    waiting = BundleRecord.objects.filter(node=node, accepted_at=None, **numbers)
+    if not waiting.exists():  # nearly every pass: nothing to write
+        return
+    with acting(Source.RECONCILER, process_actor("reconciler")), transaction.atomic():
+        if waiting.update(accepted_at=timezone.now()):
+            record(Verb.BUNDLE_SHIPPED, node.name, created(**numbers))

@@ -20,11 +20,15 @@ from appliance.core.enrolment import Answer, Redemption, close_answer, open_rede
 from appliance.core.errors import RefusedError
 from appliance.core.sealed import unseal
 from control.clients.enrolment import KnownSecrets, admit_device
-from control.clients.invitations import ended, invitation_context
+from control.clients.invitations import ended, event_name, invitation_context
 from control.clients.models import ClientState, Device, Invitation, InvitationState
 from control.clients.requests import NewDevice
 from control.clients.services import revoke_device
 from control.fleet.models import Node
+from control.journal.actors import acting, process_actor
+from control.journal.event import Source
+from control.journal.services import record
+from control.journal.vocabulary import Verb
 from provisioning.answers import Letter
 
 _KEY_BYTES = 32
@@ -57,11 +61,12 @@ def settle_invitations(
         seal_key: Opens the invitations' keys.
     """
     by_digest = {letter.secret_sha256: letter for letter in letters}
-    for invitation in invitations:
-        if invitation.client.state != ClientState.REVOKED:
-            _settle(invitation, by_digest.get(invitation.secret_sha256), seal_key)
-        else:
-            _move(invitation, **ended(InvitationState.CANCELLED))
+    with acting(Source.RECONCILER, process_actor("reconciler")):
+        for invitation in invitations:
+            if invitation.client.state != ClientState.REVOKED:
+                _settle(invitation, by_digest.get(invitation.secret_sha256), seal_key)
+            else:
+                _move(invitation, **ended(InvitationState.CANCELLED))
 
 
 def _settle(invitation: Invitation, letter: Letter | None, seal_key: X25519PrivateKey) -> None:
@@ -127,9 +132,25 @@ def _expire(invitation: Invitation, letter: Letter | None) -> None:
             revoke_device(invitation.device)
 
 
+_EVENTS = {
+    InvitationState.REDEEMED: Verb.INVITATION_REDEEM,
+    InvitationState.APPROVED: Verb.INVITATION_REDEEM,
+    InvitationState.REFUSED: Verb.INVITATION_REFUSE,
+    InvitationState.CANCELLED: Verb.INVITATION_CANCEL,
+    InvitationState.EXPIRED: Verb.INVITATION_EXPIRE,
+}
+"""What it means that an invitation comes into a state here. One that is admitted is a device, and that is its event."""
+
+
 def _move(invitation: Invitation, **changes: object) -> bool:
     """Change an invitation if nobody else has meanwhile: the filtered update is the lock."""
-    unchanged = Invitation.objects.filter(pk=invitation.pk, state=invitation.state, ended_at=None)
-    moved = unchanged.update(**changes) == 1
-    invitation.refresh_from_db()
+    before, key = invitation.state, invitation.public_key or None
+    unchanged = Invitation.objects.filter(pk=invitation.pk, state=before, ended_at=None)
+    with transaction.atomic():
+        moved = unchanged.update(**changes) == 1
+        invitation.refresh_from_db()
+        verb = _EVENTS.get(InvitationState(invitation.state))
+        if moved and verb is not None and invitation.state != before:
+            known = {"public_key": (key, invitation.public_key or None)}
+            record(verb, event_name(invitation), {**known, "state": (before, invitation.state)})
     return moved

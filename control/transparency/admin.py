@@ -20,7 +20,7 @@ from appliance.transparency.checkpoint import Checkpoint
 from appliance.transparency.note import Kind, Note, VerifierKey
 from control.audit.downloads import download
 from control.readonly import ReadOnlyAdmin
-from control.transparency.keeper import waiting
+from control.transparency.keeper import waiting, waiting_events
 from control.transparency.models import CheckpointRecord
 
 _MOST_COUNTED = 100_000  # waiting receipts
@@ -64,7 +64,7 @@ class CheckpointRecordAdmin(ReadOnlyAdmin):
             raise Http404
         return download(name, content, "text/plain; charset=utf-8")
 
-    @admin.display(description="Receipts in the tree")
+    @admin.display(description="Entries in the tree")
     def receipts(self, record: CheckpointRecord) -> str:
         """The size."""
         return f"{record.size:,}"
@@ -89,7 +89,7 @@ def describe_head() -> dict[str, Any]:
     """Return what an operator wants to know about the log: its newest head, what waits, its keys."""
     last = CheckpointRecord.objects.last()
     age = timezone.now() - last.signed_at if last else timedelta(0)
-    count = waiting().order_by()[:_MOST_COUNTED].count()
+    count = waiting().order_by()[:_MOST_COUNTED].count() + waiting_events().order_by()[:_MOST_COUNTED].count()
     return {
         "last": last,
         "size": f"{last.size:,}" if last else "0",

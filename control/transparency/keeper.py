@@ -1,4 +1,4 @@
-"""Gives verified receipts their places in the log and signs its heads. One keeper runs, in the reconciler.
+"""Gives verified receipts and the events of the journal their places in the log and signs its heads. One keeper runs, in the reconciler.
 
 The order makes every stop harmless: hashes are durable as files before a checkpoint is signed over them, and places and checkpoint
 are committed together. What was written and not committed is written again, maybe otherwise; nobody has seen a signature over it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from control.audit.models import ReceiptRecord
 from control.backup.manifest import Restored
 from control.backup.models import UnclaimedPlace
 from control.backup.restored import verify_compared
+from control.journal.models import AuditEvent, EventPlace
 from control.logs import log_event
 from control.transparency.models import CheckpointRecord
 
@@ -66,9 +67,11 @@ class Keeper:
         self._tiles: Tiles | None = None
         self._is_renewed = False
         self._signed_at = -INTERVAL_S
+        # A clock of its own: what an operator did just now must not make the next receipt wait a minute.
+        self._events_signed_at = -INTERVAL_S
 
     def keep(self) -> int:
-        """Sign a checkpoint if one is due; return how many receipts it added.
+        """Sign a checkpoint if one is due; return how many entries it added.
 
         Raises:
             HostError: If the tiles cannot be read or written, or are not those of the last checkpoint.
@@ -78,31 +81,42 @@ class Keeper:
             verify_compared(self._restored)
             self._renew()
             self._is_renewed = True
-        due = time.monotonic() - self._signed_at >= INTERVAL_S
-        if waiting()[:FULL].count() < (1 if due else FULL):
+        if not self._is_due():
             return 0
         receipts = list(waiting()[:MOST].values_list("pk", "key", "text", "signature"))
+        events = list(waiting_events()[:MOST].values_list("number", "text"))
         if self._restored is not None:
-            receipts = claim_places(receipts)
+            receipts, events = claim_places(receipts), claim_event_places(events)
         try:
-            if receipts:
-                self._add(receipts)
+            if receipts or events:
+                self._add(receipts, events)
         except BaseException:
             self._tiles = None  # it may hold what was not committed
             raise
-        self._signed_at = time.monotonic()
-        log_event(logger, logging.INFO, "checkpoint_signed", receipts=len(receipts))
-        return len(receipts)
+        now = time.monotonic()
+        self._signed_at = now if receipts else self._signed_at
+        self._events_signed_at = now if events else self._events_signed_at
+        log_event(logger, logging.INFO, "checkpoint_signed", receipts=len(receipts), events=len(events))
+        return len(receipts) + len(events)
 
-    def _add(self, receipts: Sequence[tuple[int, str, str, str]]) -> None:
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        due = now - self._signed_at >= INTERVAL_S
+        if waiting()[:FULL].count() >= (1 if due else FULL):
+            return True
+        return now - self._events_signed_at >= INTERVAL_S and waiting_events().exists()
+
+    def _add(self, receipts: Sequence[tuple[int, str, str, str]], events: Sequence[tuple[int, str]]) -> None:
         tiles = self._tiles = self._tiles or self._open()
         first = tiles.size
         tiles.append(leaf_hash(_entry(*signed)) for _, *signed in receipts)
+        tiles.append(leaf_hash(text.encode("utf-8")) for _, text in events)
         tiles.publish()
         root = merkle.root(tiles, tiles.size)
         note = self._signer.sign(tiles.size, root, int(time.time()))
         with transaction.atomic():
             _place([pk for pk, *_ in receipts], first)
+            _place_events([number for number, _ in events], first + len(receipts))
             CheckpointRecord.objects.create(
                 size=tiles.size, note=note.render().decode("utf-8"), settled=not self._witnessed
             )
@@ -160,6 +174,12 @@ def waiting() -> QuerySet[ReceiptRecord]:
     return ReceiptRecord.objects.filter(verified=True, place__isnull=True).order_by("pk")
 
 
+def waiting_events() -> QuerySet[AuditEvent]:
+    """Return the events without a place, in their order: all behind the last that has one."""
+    last = EventPlace.objects.order_by("-event_id").values_list("event_id", flat=True).first() or 0
+    return AuditEvent.objects.filter(number__gt=last).order_by("number")
+
+
 def claim_places(receipts: Sequence[tuple[int, str, str, str]]) -> list[tuple[int, str, str, str]]:
     """Give receipts that were lost with a database, and are here again, the places that they had; return the others.
 
@@ -170,12 +190,34 @@ def claim_places(receipts: Sequence[tuple[int, str, str, str]]) -> list[tuple[in
         return list(receipts)
     by_leaf = {leaf_hash(_entry(*signed)).hex(): pk for pk, *signed in receipts}
     with transaction.atomic():
-        found = list(UnclaimedPlace.objects.filter(leaf__in=by_leaf))
-        for unclaimed in found:
-            ReceiptRecord.objects.filter(pk=by_leaf[unclaimed.leaf]).update(place=unclaimed.place)
-        UnclaimedPlace.objects.filter(pk__in=[unclaimed.pk for unclaimed in found]).delete()
-    claimed = {by_leaf[unclaimed.leaf] for unclaimed in found}
+        claimed = _claim(by_leaf)
+        for pk, place in claimed.items():
+            ReceiptRecord.objects.filter(pk=pk).update(place=place)
     return [receipt for receipt in receipts if receipt[0] not in claimed]
+
+
+def claim_event_places(events: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Give events that were logged only after the backup was taken the places that they had; return the others.
+
+    Those that came after the backup are lost with the database: their hashes stay in the log without them.
+
+    Args:
+        events: Number and text.
+    """
+    if not UnclaimedPlace.objects.exists():
+        return list(events)
+    by_leaf = {leaf_hash(text.encode("utf-8")).hex(): number for number, text in events}
+    with transaction.atomic():
+        claimed = _claim(by_leaf)
+        EventPlace.objects.bulk_create(EventPlace(event_id=pk, place=place) for pk, place in claimed.items())
+    return [event for event in events if event[0] not in claimed]
+
+
+def _claim(by_leaf: Mapping[str, int]) -> dict[int, int]:
+    """Return the lost places of rows by their keys, and forget that they are lost."""
+    found = list(UnclaimedPlace.objects.filter(leaf__in=by_leaf))
+    UnclaimedPlace.objects.filter(pk__in=[unclaimed.pk for unclaimed in found]).delete()
+    return {by_leaf[unclaimed.leaf]: unclaimed.place for unclaimed in found}
 
 
 def _entry(key: str, text: str, signature: str) -> bytes:
@@ -189,3 +231,10 @@ def _place(pks: Sequence[int], first: int) -> None:
         (_, low), *rest = run
         high = rest[-1][1] if rest else low
         ReceiptRecord.objects.filter(pk__range=(low, high)).update(place=F("pk") + offset)
+
+
+def _place_events(numbers: Sequence[int], first: int) -> None:
+    """Give events the places from `first` on."""
+    EventPlace.objects.bulk_create(
+        EventPlace(event_id=number, place=place) for place, number in enumerate(numbers, start=first)
+    )

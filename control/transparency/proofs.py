@@ -26,12 +26,20 @@ def prove(record: ReceiptRecord, folder: Path) -> Proof:
         raise RefusedError("a receipt that does not verify is not logged", field="receipt")
     if record.place is None:
         raise NotLoggedError("the log does not hold this receipt", hint="ask again in a minute")
+    return prove_place(record.place, folder)
+
+
+def prove_place(place: int, folder: Path) -> Proof:
+    """Return the proof of whatever has this place, under the newest checkpoint.
+
+    Raises:
+        NotLoggedError: If the head that holds it has not been shown yet.
+        HostError: If a tile is missing or damaged.
+    """
     note, tiles, size = _newest(folder)
-    if record.place >= size:
-        raise NotLoggedError(
-            "the head that holds this receipt is being cosigned", hint="ask again in a minute"
-        )
-    return Proof(record.place, tuple(merkle.inclusion_proof(tiles, record.place, size)), note)
+    if place >= size:
+        raise NotLoggedError("the head that holds it is being cosigned", hint="ask again in a minute")
+    return Proof(place, tuple(merkle.inclusion_proof(tiles, place, size)), note)
 
 
 def prove_continuation(old: int, folder: Path) -> Continuation:

@@ -223,7 +223,9 @@ start_django(None)
 from django.db import transaction
 from control.clients.enrolment import add_device
 from control.clients.requests import NewDevice
-with transaction.atomic():
+from control.journal.actors import acting, unix_actor
+from control.journal.event import Source
+with acting(Source.CLI, unix_actor()), transaction.atomic():
     for number in range(1000):
         key = base64.b64encode(secrets.token_bytes(32)).decode()
         add_device(NewDevice.parse({"client": "bolt", "name": f"bulk-{number}", "public_key": key}))

@@ -93,9 +93,8 @@ def _make_control(state: Path) -> ControlPaths:
 
 
 def _add_node(paths: ControlPaths, key: Ed25519PrivateKey) -> int:
-    """Add the node, met and certified; return its row."""
-    from control.fleet.requests import NewNode
-    from control.fleet.services import add_node
+    """Store the node, met and certified; return its row. Nobody adds it: each entry of the log is to be a receipt."""
+    from control.fleet.models import Node
     from control.reconciler.keys import read_keys
 
     asked = {
@@ -110,7 +109,7 @@ def _add_node(paths: ControlPaths, key: Ed25519PrivateKey) -> int:
         "address6": "fd00:1::1",
         "seats": 2,
     }
-    node = add_node(NewNode.parse(asked))
+    node = Node.objects.create(**asked, listen_port=51820)
     certified = NodeKey(node=_NODE, public_key=signing.public_text(key))
     paths.keyring.write_bytes(make_keyring((certified,), read_keys(paths).log).canonical_bytes())
     return int(node.pk)

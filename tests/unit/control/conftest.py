@@ -8,7 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from control_cast import OverTls, new_public_key, node_request, store_pin
+from control_cast import (  # noqa: F401 - one of them is a fixture
+    OverTls,
+    journal_can_be_emptied,
+    new_public_key,
+    node_request,
+    store_pin,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -21,6 +27,8 @@ from control.clients.services import create_client
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
+from control.journal.actors import acting
+from control.journal.event import Actor, ActorKind, Source
 from control.operators.services import NewToken, create_token
 from control.pins.models import ModelPin
 from control.reconciler.keys import ReconcilerKeys, read_keys
@@ -30,6 +38,13 @@ from control.reconciler.keys import ReconcilerKeys, read_keys
 def fresh_log() -> None:
     """The settings' log outlives a test's database, and a keeper refuses a log that is ahead of it."""
     shutil.rmtree(settings.PATHS.log, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def somebody_acts() -> Iterator[None]:
+    """What tests do by the services is somebody's doing; without, nothing may change."""
+    with acting(Source.CLI, Actor(kind=ActorKind.UNIX, name="tests")):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.conf import settings
 from django.utils import timezone
@@ -12,9 +14,13 @@ from rest_framework.test import APIClient
 
 from appliance.core.names import encode_base64
 from appliance.core.pin import Launch, Manifest, PinnedFile, Runtime
+from control.journal import triggers
 from control.operators.factors import Kind
 from control.operators.sessions import note_beginning, note_factor
 from control.pins.models import ModelPin, PinState
+
+if TYPE_CHECKING:
+    from control.fleet.models import Node
 
 HOST_KEY = "ssh-ed25519 " + encode_base64(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + b"h" * 32)
 
@@ -71,6 +77,35 @@ def manifest_for(content: bytes, name: str = "tiny", version: str = "1.0") -> Ma
         licence="Apache-2.0",
         source="tests",
     )
+
+
+def stored_node(name: str = "node-a", number: int = 77, **changes: Any) -> Node:
+    """A node that is there without anybody's doing: there is no event, so that the log holds receipts alone."""
+    from control.fleet.models import Node
+
+    return Node.objects.create(**node_request(name, number, **changes), listen_port=51820)
+
+
+@pytest.fixture(autouse=True)
+def journal_can_be_emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Between tests with transactions of their own Django empties every table, and the database refuses that of the journal's."""
+    marker = request.node.get_closest_marker("django_db")
+    if marker is None or not marker.kwargs.get("transaction"):
+        yield
+        return
+    request.getfixturevalue("transactional_db")
+    execute(triggers.install)
+    yield
+    execute(triggers.remove)
+
+
+def execute(statements: Callable[[str], Iterable[str]]) -> None:
+    """Execute the statements of `triggers`."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        for statement in statements(connection.vendor):
+            cursor.execute(statement)
 
 
 class OverTls(APIClient):

@@ -36,13 +36,12 @@ class OverSocket:
 
 def main(config: str, path: str, mode: str) -> None:
     start_django(Path(config))
-    from control_cast import node_request
+    from control_cast import stored_node
     from django.conf import settings
     from django.core.management import call_command
 
     from control.audit.models import Alarm, ReceiptRecord
-    from control.fleet.requests import NewNode
-    from control.fleet.services import add_node
+    from control.journal.models import EventPlace
     from control.reconciler import receipts, service
     from control.reconciler.keys import read_keys
     from control.transparency import keeper
@@ -50,7 +49,7 @@ def main(config: str, path: str, mode: str) -> None:
 
     if mode == "new":
         call_command("migrate", verbosity=0)
-        add_node(NewNode.parse(node_request()))
+        stored_node()
         return
     receipts.PIECE, service.POLL_S, keeper.INTERVAL_S, keeper.FULL = 3, 0.005, 0.0, 50  # type: ignore[misc]
     reconciler = service.Reconciler(
@@ -59,17 +58,23 @@ def main(config: str, path: str, mode: str) -> None:
     if mode == "forever":
         reconciler.run_until_signal()
         return
-    while reconciler.pass_once() != {"node-a": ""} or keeper.waiting().exists():
+    while (
+        reconciler.pass_once() != {"node-a": ""}
+        or keeper.waiting().exists()
+        or keeper.waiting_events().exists()
+    ):
         pass
     rows = ReceiptRecord.objects.order_by("place").values_list("place", "verified", "receipt_id")
+    entries = {
+        record.place: record.signed().canonical_bytes().decode() for record in ReceiptRecord.objects.all()
+    }
+    entries |= dict(EventPlace.objects.values_list("place", "event__text"))
     print(
         json.dumps(
             {
                 "receipts": list(rows),
-                "entries": [
-                    record.signed().canonical_bytes().decode()
-                    for record in ReceiptRecord.objects.order_by("place")
-                ],
+                "events": list(EventPlace.objects.order_by("event_id").values_list("event_id", "place")),
+                "entries": [entry for _, entry in sorted(entries.items())],
                 "heads": list(CheckpointRecord.objects.values_list("size", "note")),
                 "alarms": list(Alarm.objects.values_list("kind", flat=True)),
             }

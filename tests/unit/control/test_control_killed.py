@@ -78,7 +78,12 @@ def test_no_receipt_is_lost_or_logged_twice_over_many_kills(state: Path) -> None
     held = json.loads(done.stdout.splitlines()[-1])
     issued = [entry["receipt"]["id"] for entry in node.journal]
     assert len(issued) > 10 * KILLS
-    assert [place for place, _, _ in held["receipts"]] == list(range(len(issued)))
+    logged = [place for _, place in held["events"]]
+    assert logged == sorted(logged)
+    assert logged, "bundles were accepted"
+    assert [number for number, _ in held["events"]] == list(range(1, len(logged) + 1))
+    places = [place for place, _, _ in held["receipts"]]
+    assert sorted([*places, *logged]) == list(range(len(issued) + len(logged)))
     assert [receipt for _, _, receipt in held["receipts"]] == issued
     assert held["alarms"] == []
     verify_heads(state / "log", held["heads"], held["entries"])

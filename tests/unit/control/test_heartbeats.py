@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.utils import timezone
 from simulated_node import SimulatedNode
@@ -15,8 +15,6 @@ from appliance.core.signing import public_text
 from control.audit.heartbeats import take_heartbeat, watch_silence
 from control.audit.models import Alarm, AlarmKind, ReceiptRecord
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler import receipts as module
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.receipts import pull_receipts
@@ -31,7 +29,7 @@ class World:
 
     def __init__(self, keys: ReconcilerKeys) -> None:
         self.node = SimulatedNode("node-a", public_text(keys.bundle))
-        self.row = add_node(NewNode.parse(node_request()))
+        self.row = stored_node()
         self.row.receipt_public_key = public_text(self.node.receipt_key)
         self.row.save()
         certified = NodeKey(node="node-a", public_key=self.row.receipt_public_key)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
@@ -31,8 +31,6 @@ from appliance.transparency.tiles import read_checkpoint
 from control.audit.models import ReceiptRecord
 from control.audit.services import admit_receipt
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency import keeper as module
 from control.transparency.archive import make_archive
@@ -48,7 +46,7 @@ Issue = Callable[[int], list[ReceiptRecord]]
 
 @pytest.fixture
 def node_row(db: None) -> Node:
-    return add_node(NewNode.parse(node_request()))
+    return stored_node()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from django.conf import settings
 from simulated_node import SimulatedNode
@@ -27,8 +27,6 @@ from control import keyfiles
 from control.audit.models import ReceiptRecord
 from control.audit.services import admit_receipt
 from control.config import ControlPaths
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.keyfiles import (
     make_keys,
     publish,
@@ -65,7 +63,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
 @pytest.fixture
 def issue(keys: ReconcilerKeys) -> Issue:
-    row = add_node(NewNode.parse(node_request()))
+    row = stored_node()
     simulated = SimulatedNode("node-a", public_text(keys.bundle))
     keyring = make_keyring((NodeKey(node="node-a", public_key=public_text(simulated.receipt_key)),), keys.log)
 

@@ -105,7 +105,7 @@ def test_what_is_there_is_given_as_described(
             continue
         case = operation.Case(path_parameters={name: found[name][kind] for name in names})
         answer = call(case, headers)
-        if kind not in {"receipts", "log"}:
+        if kind not in {"receipts", "log"} and path not in {"/events/export", "/events/evidence"}:
             assert answer.status_code == 200, label
         if answer.status_code != NOT_YET:
             case.validate_response(answer, checks=CHECKS)

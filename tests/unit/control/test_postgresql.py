@@ -37,6 +37,9 @@ SUITE = (
     "test_receipts_search.py",
     "test_receipts_export.py",
     "test_receipts_console.py",
+    "test_audit_events.py",
+    "test_audit_access.py",
+    "test_audit_evidence.py",
 )
 # The matrix of credentials and bodies says nothing about the database.
 DESELECT = "not nobody_gets_in and not malformed_body"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from simulated_node import SimulatedNode
 
@@ -16,8 +16,6 @@ from appliance.transparency.note import Note
 from appliance.transparency.tiles import TileReader
 from control.audit.services import admit_receipt
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler import publication as module
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.publication import publish_log
@@ -33,7 +31,7 @@ def nodes(db: None, keys: ReconcilerKeys) -> dict[str, tuple[Node, SimulatedNode
     """Two nodes whose receipt keys are certified."""
     found = {}
     for number, name in ((77, "node-a"), (78, "node-b")):
-        row = add_node(NewNode.parse(node_request(name, number)))
+        row = stored_node(name, number)
         found[name] = row, SimulatedNode(name, public_text(keys.bundle))
     return found
 

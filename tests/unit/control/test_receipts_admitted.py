@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -17,8 +17,6 @@ from appliance.core.receipt import Keyring, NodeKey, SignedReceipt, make_keyring
 from appliance.core.signing import public_text
 from control.audit.models import Alarm, AlarmKind, ReceiptRecord
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler import receipts as module
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.receipts import pull_receipts
@@ -32,7 +30,7 @@ ACME, BOLT = "a" * 64, "b" * 64
 
 @pytest.fixture
 def node(db: None) -> Node:
-    return add_node(NewNode.parse(node_request()))
+    return stored_node()
 
 
 @pytest.fixture
@@ -152,7 +150,7 @@ def test_a_client_has_a_chain_of_its_own_on_each_node(
     other = SimulatedNode("node-b", public_text(keys.bundle))
     other.issue_receipt(ACME)
     certified = NodeKey(node="node-b", public_key=public_text(other.receipt_key))
-    row = add_node(NewNode.parse(node_request("node-b", 78)))
+    row = stored_node("node-b", 78)
     assert pull(node, simulated, keyring) == 1
     assert pull(row, other, make_keyring((certified,), keys.log)) == 1
     assert alarms() == []

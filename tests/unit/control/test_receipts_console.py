@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from control_cast import OverTls, node_request
+from control_cast import OverTls, stored_node
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
@@ -29,8 +29,6 @@ from control.audit.reading import ENDS
 from control.audit.services import admit_receipt, raise_alarm
 from control.clients.models import Client
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.operators.models import Operator
 from control.operators.roles import Role
 from control.reconciler.keys import ReconcilerKeys
@@ -44,7 +42,7 @@ Issue = Callable[..., list[ReceiptRecord]]
 
 @pytest.fixture
 def node_row(db: None) -> Node:
-    return add_node(NewNode.parse(node_request()))
+    return stored_node()
 
 
 @pytest.fixture(autouse=True)
@@ -305,17 +303,17 @@ def test_alarms_cost_the_same_queries_however_many(browser: OverTls, node_row: N
 def test_the_log_s_page_shows_its_head_and_what_waits(
     browser: OverTls, issue: Issue, log: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    issue(2)
-    assert "Nothing was logged yet. 2 receipts wait." in text_of(browser, LOG)
+    issue(2)  # and one event: the login
+    assert "Nothing was logged yet. Entries waiting: 3." in text_of(browser, LOG)
     log()
     issue(1)
     text = text_of(browser, LOG)
-    for label, figure in (("Receipts in the log", 2), ("Receipts waiting", 1)):
+    for label, figure in (("Entries in the log", 3), ("Entries waiting", 1)):
         assert f"<dt>{label}</dt><dd>{figure}</dd>" in text
     assert "ML-DSA-44 key" in text
     assert "Ed25519 key" in text
     checkpoint = browser.get(f"{LOG}checkpoint.file")
-    assert checkpoint.content.split(b"\n")[1] == b"2"
+    assert checkpoint.content.split(b"\n")[1] == b"3"
     assert browser.get(f"{LOG}log.vkey.file").content == settings.PATHS.log_keys.read_bytes()
     assert browser.get(f"{LOG}secret.key.file").status_code == 404
     assert "older than it should be" not in text

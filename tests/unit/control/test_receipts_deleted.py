@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from control_cast import OverTls, node_request
+from control_cast import OverTls, stored_node
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -20,8 +20,6 @@ from control.audit.export import Format, write_receipts
 from control.audit.models import Alarm, AlarmKind, DeletedError, ReceiptRecord
 from control.audit.retention import Retention
 from control.audit.services import admit_receipt
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency import keeper
 from control.transparency.keeper import Keeper
@@ -36,7 +34,7 @@ class World:
 
     def __init__(self, keys: ReconcilerKeys) -> None:
         self.node = SimulatedNode("node-a", public_text(keys.bundle))
-        self.row = add_node(NewNode.parse(node_request()))
+        self.row = stored_node()
         certified = NodeKey(node="node-a", public_key=public_text(self.node.receipt_key))
         self.keyring: Keyring = make_keyring((certified,), keys.log)
         settings.PATHS.keyring.write_bytes(self.keyring.canonical_bytes())

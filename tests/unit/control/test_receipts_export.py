@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -41,8 +41,6 @@ from control.audit.pseudonyms import pseudonym_of
 from control.audit.services import admit_receipt
 from control.clients.models import Client
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import ReconcilerKeys
 
 Issue = Callable[[int], list[SignedReceipt]]
@@ -52,7 +50,7 @@ EXPORT = "/api/v1/receipts/export"
 
 @pytest.fixture
 def node_row(db: None) -> Node:
-    return add_node(NewNode.parse(node_request()))
+    return stored_node()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.db import connection
 from django.db.models import QuerySet
 from rest_framework.test import APIClient
@@ -22,8 +22,6 @@ from control.audit.pseudonyms import client_names, pseudonym_of
 from control.audit.search import Bare, ReceiptFilter, parse_moment, search_text
 from control.clients.models import Client
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 
 pytestmark = pytest.mark.django_db
 
@@ -35,9 +33,7 @@ ENDS = (End.ONE_SHOT, End.DELETED, End.ONE_SHOT, End.CRASHED)
 
 @pytest.fixture
 def nodes(db: None) -> list[Node]:
-    return [
-        add_node(NewNode.parse(node_request(name, 77 + n))) for n, name in enumerate(("node-a", "node-b"))
-    ]
+    return [stored_node(name, 77 + n) for n, name in enumerate(("node-a", "node-b"))]
 
 
 @pytest.fixture

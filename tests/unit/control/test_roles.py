@@ -28,7 +28,7 @@ from control.operators.services import (
 pytestmark = pytest.mark.django_db
 
 V, O, A, X = Role.VIEWER, Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR  # noqa: E741
-ALL, SEES_RECEIPTS, CHANGES = {V, O, A, X}, {O, A, X}, {O, X}
+ALL, SEES_RECEIPTS, AUDITS, CHANGES = {V, O, A, X}, {O, A, X}, {A, X}, {O, X}
 
 # Who gets through to what, written down beside the code that decides it. `{}` is the id of a row that is there.
 API: dict[tuple[str, str], set[Role]] = {
@@ -80,6 +80,12 @@ API: dict[tuple[str, str], set[Role]] = {
     ("GET", "log/checkpoint"): SEES_RECEIPTS,
     ("GET", "log/continuation"): SEES_RECEIPTS,
     ("GET", "alarms"): ALL,
+    ("GET", "events"): AUDITS,
+    ("GET", "events/export"): AUDITS,
+    ("GET", "events/evidence"): AUDITS,
+    ("GET", "events/1"): AUDITS,
+    ("GET", "events/1/entry"): AUDITS,
+    ("GET", "events/1/proof"): AUDITS,
     ("GET", "health"): ALL,
     ("GET", "openapi.json"): ALL,
 }
@@ -95,8 +101,9 @@ CONSOLE: dict[str, tuple[set[Role], set[Role]]] = {
     "audit_alarm": (ALL, set()),
     "audit_receiptrecord": (SEES_RECEIPTS, set()),
     "transparency_checkpointrecord": (SEES_RECEIPTS, set()),
-    "operators_operator": ({A, X}, set()),
-    "operators_apitoken": ({A, X}, set()),
+    "journal_auditevent": (AUDITS, set()),
+    "operators_operator": (AUDITS, set()),
+    "operators_apitoken": (AUDITS, set()),
 }
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from simulated_node import SimulatedNode
 
@@ -25,8 +25,6 @@ from appliance.transparency.tiles import Tiles, read_checkpoint
 from control.audit.models import ReceiptRecord
 from control.audit.services import admit_receipt
 from control.config import WitnessConfig
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency import keeper as module
 from control.transparency.keeper import Keeper
@@ -44,7 +42,7 @@ class World:
         self.keys = keys
         self.folder = settings.PATHS.log
         self.node = SimulatedNode("node-a", public_text(keys.bundle))
-        self.row = add_node(NewNode.parse(node_request()))
+        self.row = stored_node()
         certified = NodeKey(node="node-a", public_key=public_text(self.node.receipt_key))
         self.keyring = make_keyring((certified,), keys.log)
         self.keeper = Keeper(self.folder, keys.checkpoints, witnessed=True)

@@ -7,3 +7,5 @@ from pathlib import Path
 
 UNIT = Path(__file__).parents[1]
 sys.path += [str(UNIT / part) for part in ("cell", "notary", "transparency", "control")]
+
+from control_cast import journal_can_be_emptied  # noqa: F401 - a fixture

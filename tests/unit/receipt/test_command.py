@@ -156,10 +156,10 @@ def test_the_log_is_watched_and_a_fork_is_an_alarm(logged: Path, capsys: pytest.
     proof = (logged / "receipt.tlog-proof").read_bytes()
     first = b"old 0\n\n" + proof.partition(b"\n\n")[2]
     for content, code, said in (
-        (first, 0, "from 0 to 11 receipts"),
+        (first, 0, "from 0 to 11 entries"),
         (first, 1, "ask for one that begins at 11"),
         (fork, 1, "does not lead to the roots"),
-        (continues, 0, "from 11 to 17 receipts"),
+        (continues, 0, "from 11 to 17 entries"),
         (b"old 17\n\n" + head, 0, "at 17, as before"),
     ):
         (logged / "continuation").write_bytes(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from django.conf import settings
 from notary_world import CLIENTS, DRAFT, OPENING, Line, counter, paths_in
 
@@ -21,8 +22,6 @@ from appliance.transparency.checkpoint import Policy
 from control.audit.heartbeats import take_heartbeat
 from control.audit.models import Alarm, ReceiptRecord
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import read_keys
 from control.reconciler.receipts import pull_receipts
 from control.transparency import keeper as module
@@ -87,8 +86,9 @@ async def serve(paths: NodePaths, sessions: int) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_day_without_control_loses_nothing(paths: NodePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL_S", 0.0)
+    shutil.rmtree(settings.PATHS.log, ignore_errors=True)  # it outlives a test's database
     keys = read_keys(settings.PATHS)
-    row = add_node(NewNode.parse(node_request("node-1")))
+    row = stored_node("node-1")
 
     async def scenario() -> None:
         notary = await Notary.start("node-1", paths)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_cast import node_request
+from control_cast import stored_node
 from journal_frames import journal_file, payloads, write
 from notary_world import CLIENTS, DRAFT, OPENING, Line, counter, paths_in
 
@@ -26,8 +26,6 @@ from appliance.core.node import NodePaths
 from appliance.core.receipt import Keyring, NodeKey, Receipt, make_keyring, sign_receipt
 from control.audit.models import Alarm, AlarmKind, ReceiptRecord
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
 from control.reconciler.keys import ReconcilerKeys
 from control.reconciler.receipts import pull_receipts
 from inference.notary.archive import Archive
@@ -294,7 +292,7 @@ class Handed:
 
 @pytest.fixture
 def node_row(db: None) -> Node:
-    return add_node(NewNode.parse(node_request("node-1")))
+    return stored_node("node-1")
 
 
 @pytest.fixture
