@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from urllib.parse import urlencode
 
 import pytest
 from control_cast import OverTls, new_public_key
@@ -16,6 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
+from signing_in import give_app, give_password, post
 
 from appliance.cli import main
 from appliance.core.bundle import Accepted
@@ -132,14 +132,17 @@ def test_the_reconciler_says_once_that_a_bundle_was_accepted(node: Node) -> None
 
 
 def sign_in(name: str, password: str) -> int:
-    form = urlencode({"username": name, "password": password})
-    return int(OverTls().generic("POST", "/admin/login/", form, FORM).status_code)
+    return int(give_password(OverTls(), name, password).status_code)
 
 
 def test_logins_are_events_and_what_strangers_type_is_not_kept() -> None:
     create_operator(NewOperator(name="ada", role=Role.VIEWER), PASSWORD)
+    app = give_app(User.objects.get(username="ada"))
+    browser = OverTls()
     begun = AuditEvent.objects.count()
-    assert sign_in("ada", PASSWORD) == 302
+    assert give_password(browser, "ada").status_code == 302
+    assert AuditEvent.objects.count() == begun, "a password alone is no login"
+    assert post(browser, "/login/factor/", code=app.code()).status_code == 302
     event = last()
     assert (event.verb, event.actor.name, event.object.name) == (Verb.LOGIN_OK, "ada", "ada")
     for _ in range(FREE + 2):
