@@ -14,6 +14,7 @@ from control.operators.roles import Role
 from control.operators.services import NewOperator, NewToken, create_operator, create_token
 
 MEANINGS: Final = {
+    Role.MONITOR: "reads metrics of nodes and nothing else; for a program's token",
     Role.VIEWER: "sees clients, devices, nodes, models and alarms",
     Role.OPERATOR: "changes them, and sees receipts",
     Role.AUDITOR: "sees everything, changes nothing",

@@ -12,7 +12,7 @@ from django.utils import timezone
 from appliance.core.names import decode_base64, encode_base64
 from appliance.core.signing import key_id
 from control.clients.models import ClientState
-from control.console.condition import cells_of, fact, figure, observe_nodes
+from control.console.condition import cells_of, disks_of, fact, figure, observe_nodes
 from control.console.pages import page, show
 from control.fleet.models import Node
 
@@ -52,13 +52,11 @@ def describe_health(health: Any) -> dict[str, Any]:
     """Return what a node says about itself, as far as it is what it should be."""
     loads = fact(health, "load")
     shares = {}
-    for name, total, free in (
-        ("memory", "total_bytes", "available_bytes"),
-        ("disk", "total_bytes", "free_bytes"),
-    ):
-        whole, left = figure(health, name, total), figure(health, name, free)
-        if whole and left is not None:
-            shares[name] = {"used": max(0, whole - left), "total": whole}
+    whole, left = (figure(health, "memory", name) for name in ("total_bytes", "available_bytes"))
+    if whole and left is not None:
+        shares["memory"] = {"used": max(0, whole - left), "total": whole}
+    for name, free, total in disks_of(health):
+        shares[f"disk, {name}"] = {"used": max(0, total - free), "total": total}
     return {
         "cells": cells_of(health),
         "shares": shares,

@@ -13,7 +13,7 @@ from control_cast import OverTls, new_public_key
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
-from simulated_node import SimulatedNode
+from simulated_node import SimulatedNode, report
 
 from appliance.core.receipt import End, NodeKey, make_keyring
 from appliance.core.signing import public_text
@@ -32,21 +32,14 @@ from control.pins.models import ModelPin
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency.keeper import Keeper
 
-HEALTH: Final = {
-    "node": "node-a",
-    "boot": "b" * 32,
-    "accepted": {"epoch": 1, "generation": 2, "digest": "d" * 64},
-    "uptime_s": 93_784,
-    "cells": [{"client": "acme", "pid": 4711, "rss_bytes": 61_000_000}],
-    "seats": {"total": 2, "taken": 1},
-    "memory": {"total_bytes": 8_000_000_000, "available_bytes": 5_000_000_000},
-    "swap": False,
-    "load": [420, 310, 290],
-    "disk": {"total_bytes": 100_000_000_000, "free_bytes": 70_000_000_000},
-    "gpus": [],
-    "notary": {"up": True, "records": 9, "waiting": 0, "bytes": 9000, "max_bytes": 900_000},
-    "clock": "2026-01-01T00:00:00.000Z",
-}
+HEALTH: Final = report(
+    accepted={"epoch": 1, "generation": 2, "digest": "d" * 64},
+    boot="b" * 32,
+    cells=[{"client": "acme", "confined": True, "pid": 4711, "rss_bytes": 61_000_000}],
+    disks=[{"name": "root", "free_bytes": 70_000_000_000, "total_bytes": 100_000_000_000}],
+    seats={"taken": 1, "total": 2},
+    uptime_s=93_784,
+)
 
 
 @dataclass
