@@ -119,7 +119,7 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-@page("clients.change_client", posts=True)
+@page("clients.change_client", posts=True, fresh=True)
 def revoke(request: HttpRequest, name: str) -> HttpResponse:
     """Cut a client off for good."""
     client = get_object_or_404(Client, name=name)

@@ -64,7 +64,7 @@ def add(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-@page("clients.change_device", posts=True)
+@page("clients.change_device", posts=True, fresh=True)
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """Cut a device off for good."""
     device = get_object_or_404(Device.objects.select_related("client"), pk=pk)
