@@ -107,6 +107,7 @@ def confirm(
     done: str,
     back: str,
     *above: Crumb,
+    **context: Any,
 ) -> HttpResponse:
     """Ask on GET; on POST make the change, say so, and go back.
 
@@ -117,9 +118,10 @@ def confirm(
         done: What to say afterwards.
         back: Address of the page to go to, whether it was changed, refused or not wanted.
         above: As for `show`.
+        context: What the page shows besides.
     """
     if request.method != "POST":
-        return show(request, "confirm", asked.title, *above, asked=asked, back=back)
+        return show(request, "confirm", asked.title, *above, asked=asked, back=back, **context)
     try:
         change()
         messages.success(request, done)

@@ -21,14 +21,16 @@ from control.audit.models import AlarmKind, ReceiptRecord
 from control.audit.pseudonyms import pseudonym_of
 from control.audit.services import admit_receipt, raise_alarm
 from control.clients.enrolment import add_device
-from control.clients.models import Client, Device
-from control.clients.requests import NewClient, NewDevice
+from control.clients.invitations import invite
+from control.clients.models import Client, Device, Invitation, InvitationState
+from control.clients.requests import NewClient, NewDevice, NewInvitation
 from control.clients.services import create_client, suspend_client
 from control.fleet.models import BundleRecord, Node
 from control.operators.models import ApiToken
 from control.operators.roles import Role
 from control.operators.services import NewOperator, NewToken, create_operator, create_token
-from control.pins.models import ModelPin
+from control.pins.aliases import NewAlias, set_alias
+from control.pins.models import ClientAlias, ModelPin
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency.keeper import Keeper
 
@@ -57,6 +59,8 @@ class World:
     waiting: ReceiptRecord = field(init=False)
     bob: User = field(init=False)
     token: ApiToken = field(init=False)
+    invitation: Invitation = field(init=False)
+    alias: ClientAlias = field(init=False)
 
     def issue(self, count: int, client: Client | None = None, **changes: Any) -> list[ReceiptRecord]:
         """Admit receipts of a client."""
@@ -92,6 +96,12 @@ def make_world(node: Node, pin: ModelPin, keys: ReconcilerKeys) -> World:
     for name in ("laptop", "phone"):
         add_device(NewDevice(client="acme", name=name, public_key=new_public_key()))
     world.device = Device.objects.get(name="laptop")
+    invite(NewInvitation(client="acme", device="tablet"))
+    shown = invite(NewInvitation(client="acme", device="terminal", approval=True))
+    world.invitation = Invitation.objects.get(pk=shown.id)
+    world.invitation.public_key, world.invitation.state = new_public_key(), InvitationState.REDEEMED
+    world.invitation.save()
+    world.alias = set_alias(NewAlias(client="acme", alias="chat", model=pin.name))
     now = timezone.now()
     for generation in (1, 2, 3):
         accepted_at = now if generation < 3 else None

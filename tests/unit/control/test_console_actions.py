@@ -175,8 +175,11 @@ def test_roles_sessions_and_names_are_taken_away(admin: OverTls) -> None:
     create_token(NewToken(operator="bob", name="ci"))
     send(admin, f"/operators/{bob.pk}/role/", role="auditor")
     assert Operator.objects.get(user=bob).role == Role.AUDITOR
+    bob_s = OverTls()
+    bob_s.force_login(bob)
+    assert bob_s.get("/").status_code == 200
     send(admin, f"/operators/{bob.pk}/sign-out/")
-    assert Operator.objects.get(user=bob).session_epoch == 1
+    assert bob_s.get("/")["Location"].startswith("/login/")
     send(admin, f"/operators/{bob.pk}/disable/")
     assert not User.objects.get(pk=bob.pk).is_active
     assert not ApiToken.objects.filter(operator=bob).exists()
@@ -319,8 +322,8 @@ def test_all_is_well_when_it_is(world: World) -> None:
         ({"last_seen_at": datetime(2026, 1, 1, tzinfo=UTC)}, "no contact"),
         ({"last_error": "bundle_refused"}, "pass failed"),
         ({"health": {"notary": {"up": False}}}, "no notary"),
-        ({"health": {"disk": {"total_bytes": 100, "free_bytes": 9}}}, "disk fills"),
-        ({"health": {"disk": "full", "notary": ["up"], "cells": 7}}, "in step"),
+        ({"health": {"disks": [{"name": "root", "total_bytes": 100, "free_bytes": 9}]}}, "disk fills"),
+        ({"health": {"disks": "full", "notary": ["up"], "cells": 7}}, "in step"),
         ({"health": []}, "in step"),
     ],
 )
