@@ -9,7 +9,7 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any, Final
 
-from control_cast import OverTls, new_public_key
+from control_cast import OverTls, new_public_key, store_pin
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -30,7 +30,7 @@ from control.operators.models import ApiToken
 from control.operators.roles import Role
 from control.operators.services import NewOperator, NewToken, create_operator, create_token
 from control.pins.aliases import NewAlias, set_alias
-from control.pins.models import ClientAlias, ModelPin
+from control.pins.models import ClientAlias, ModelPin, PinState
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency.keeper import Keeper
 
@@ -61,6 +61,7 @@ class World:
     token: ApiToken = field(init=False)
     invitation: Invitation = field(init=False)
     alias: ClientAlias = field(init=False)
+    verified: ModelPin = field(init=False)
 
     def issue(self, count: int, client: Client | None = None, **changes: Any) -> list[ReceiptRecord]:
         """Admit receipts of a client."""
@@ -101,6 +102,7 @@ def make_world(node: Node, pin: ModelPin, keys: ReconcilerKeys) -> World:
     world.invitation = Invitation.objects.get(pk=shown.id)
     world.invitation.public_key, world.invitation.state = new_public_key(), InvitationState.REDEEMED
     world.invitation.save()
+    world.verified = store_pin(b"GGUF other weights", PinState.VERIFIED, version="2.0")
     world.alias = set_alias(NewAlias(client="acme", alias="chat", model=pin.name))
     now = timezone.now()
     for generation in (1, 2, 3):

@@ -61,6 +61,9 @@ PAGES: dict[str, tuple[str, set[Role], set[Role]]] = {
     "device-revoke": ("devices/{device}/revoke/", CHANGES, CHANGES),
     "models": ("models/", ALL, NOBODY),
     "model": ("models/{pin}/", ALL, NOBODY),
+    "model-activate": ("models/{verified}/activate/", CHANGES, CHANGES),
+    "model-roll-back": ("models/{pin}/roll-back/", CHANGES, CHANGES),
+    "model-retire": ("models/{verified}/retire/", CHANGES, CHANGES),
     "nodes": ("nodes/", ALL, NOBODY),
     "node": ("nodes/node-a/", ALL, NOBODY),
     "receipts": ("receipts/", SEES_RECEIPTS, NOBODY),
@@ -92,6 +95,7 @@ def address(name: str, world: World) -> str:
     rows = {
         "device": world.device.pk,
         "pin": world.pin.pin_id,
+        "verified": world.verified.pin_id,
         "receipt": world.logged.pk,
         "bob": world.bob.pk,
         "alias": world.alias.pk,
