@@ -52,7 +52,7 @@ def activate(request: HttpRequest, pin_id: str) -> HttpResponse:
     effects = (
         instead,
         f"{_using(pin.name)}.",
-        "Nodes fetch its files, hash them, and then serve it. Sessions that are open end with the model that they began with.",
+        "Nodes fetch its files and hash them, and serve it once they have the next bundle.",
         "Receipts from then on name its pin.",
     )
     asked = Confirmation(f"Activate {pin}", "Activate model", effects, dangerous=False)

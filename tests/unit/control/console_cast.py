@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from simulated_node import SimulatedNode, report
 
+from appliance.core.health import Health
 from appliance.core.receipt import End, NodeKey, make_keyring
 from appliance.core.signing import public_text
 from control.audit.models import AlarmKind, ReceiptRecord
@@ -25,6 +26,7 @@ from control.clients.invitations import invite
 from control.clients.models import Client, Device, Invitation, InvitationState
 from control.clients.requests import NewClient, NewDevice, NewInvitation
 from control.clients.services import create_client, suspend_client
+from control.fleet.history import record_health
 from control.fleet.models import BundleRecord, Node
 from control.operators.models import ApiToken
 from control.operators.roles import Role
@@ -117,6 +119,8 @@ def make_world(node: Node, pin: ModelPin, keys: ReconcilerKeys) -> World:
         )
     BundleRecord.objects.update(created_at=now - timedelta(minutes=5))
     Node.objects.update(health=HEALTH, last_seen_at=now, version="0.1.0", boot="b" * 32)
+    for minutes in (3, 2, 1):
+        record_health(node, Health.parse(HEALTH), 0, now - timedelta(minutes=minutes))
     raise_alarm(node, AlarmKind.CHAIN_GAP, world.invalid.receipt_id)
     raise_alarm(node, AlarmKind.NODE_SILENT, "2026-01-01T00:00:00+00:00")
     node.refresh_from_db()
