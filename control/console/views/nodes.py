@@ -18,7 +18,7 @@ from control.clients.models import ClientState
 from control.console.charts import Line, draw_line
 from control.console.condition import cells_of, disks_of, fact, figure, observe_nodes
 from control.console.pages import Confirmation, Crumb, chosen, confirm, page, paged, show
-from control.fleet.history import table
+from control.fleet.history import STALE_AFTER, table
 from control.fleet.models import Duty, Node, NodePlan
 from control.fleet.services import ask_plan, set_duty
 
@@ -80,7 +80,8 @@ def listing(request: HttpRequest) -> HttpResponse:
 @page("fleet.view_node")
 def detail(request: HttpRequest, name: str) -> HttpResponse:
     """Show a node."""
-    found = observe_nodes(Node.objects.filter(name=name), timezone.now())
+    now = timezone.now()
+    found = observe_nodes(Node.objects.filter(name=name), now)
     if not found:
         raise Http404
     (view,) = found
@@ -92,6 +93,7 @@ def detail(request: HttpRequest, name: str) -> HttpResponse:
         _above(),
         view=view,
         conditions=_conditions(node),
+        told_now=node.health_at is not None and now - node.health_at <= STALE_AFTER,
         node=node,
         clients=node.clients.filter(state=ClientState.ACTIVE).count(),
         bundles=list(node.bundles.order_by("-epoch", "-generation")[:_BUNDLES]),
