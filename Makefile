@@ -1,6 +1,6 @@
 # The few verbs of this repository. `sudo make demo` is all a newcomer needs.
 PYTHON := .venv/bin/python
-.PHONY: setup torch demo test soak check lab bench lock
+.PHONY: setup torch tools demo test soak check lab bench lock
 
 setup: ## system packages (as root), virtual environment, llama.cpp built for this machine
 	@provisioning/setup.sh
@@ -8,6 +8,9 @@ setup: ## system packages (as root), virtual environment, llama.cpp built for th
 torch: setup ## PyTorch, to train the shipped model; without it the tests of the training are skipped and named
 	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["torch-extra"])' \
 		| xargs $(PYTHON) -m pip install --quiet --disable-pip-version-check
+
+tools: ## what only tests need: a browser with its driver, PostgreSQL, age; without them their tests are skipped and named
+	@provisioning/setup.sh chromium chromium-driver postgresql age
 
 demo: setup ## the whole product, for real, on this machine
 	@$(PYTHON) -m appliance demo

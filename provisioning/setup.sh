@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes a fresh Debian 12 or 13 or Ubuntu 24.04 able to run everything of this repository: system packages (as root),
 # a virtual environment in .venv from the locks with hashes, llama.cpp built for this machine's processor.
-# A second run does nothing that was done before.
+# A second run does nothing that was done before. Arguments are further system packages.
 set -eu
 cd "$(dirname "$0")/.."
 
 packages="python3 python3-venv python3-dev gcc g++ make cmake ninja-build iproute2 nftables conntrack wireguard-tools
-          wireguard-go nginx openssh-server openssl e2fsprogs util-linux procps"
+          wireguard-go nginx openssh-server openssl e2fsprogs util-linux procps $*"
 
 missing=""
 for package in $packages; do

@@ -222,6 +222,7 @@ class DeviceView(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSe
         return Response(configuration.model_dump(mode="json"), status=status.HTTP_201_CREATED)
 
     @action(detail=True, methods=["post"])
+    @idempotent(shown_once="rotate the new key, which `GET /devices` lists")
     def rotate(self, request: Request, pk: str) -> Response:  # noqa: ARG002
         """Add another key for the device; the answer is the one copy of its `ClientConfiguration`."""
         configuration = rotate_device(self.get_object(), Rotation.parse(request.data))

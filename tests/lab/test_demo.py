@@ -13,7 +13,7 @@ pytestmark = pytest.mark.lab
 def figures():
     command = [sys.executable, "-m", "appliance", "demo", "--json", "--name", "test-demo"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout, done.stderr[-2000:]
+    assert done.returncode == 0, (done.stderr or done.stdout)[-2000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

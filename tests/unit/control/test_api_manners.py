@@ -16,7 +16,9 @@ from rest_framework.test import APIClient
 from control.api import idempotency
 from control.api.models import KeptAnswer
 from control.api.openapi import describe
-from control.clients.models import Client, Device
+from control.clients.enrolment import add_device
+from control.clients.models import Client, Device, Invitation
+from control.clients.requests import NewDevice
 from control.fleet.models import Node
 from control.operators.services import NewToken, create_token
 from control.pins.models import ModelPin
@@ -70,6 +72,31 @@ def test_a_device_s_secrets_are_kept_nowhere(api: APIClient, acme: Client) -> No
     assert (again.status_code, again.json()["code"]) == (409, "already_done")
     assert "revoke" in again.json()["hint"]
     assert Device.objects.count() == 1
+
+
+def test_a_repeated_rotation_makes_one_key(api: APIClient, acme: Client) -> None:
+    add_device(NewDevice(client="acme", name="laptop", public_key=new_public_key()))
+    old = Device.objects.get()
+    body = {"public_key": new_public_key()}
+    first = post(api, f"devices/{old.pk}/rotate", body)
+    again = post(api, f"devices/{old.pk}/rotate", body)
+    assert (first.status_code, again.status_code, again.json()["code"]) == (201, 409, "already_done")
+    assert KeptAnswer.objects.get().body == ""
+    assert Device.objects.count() == 2
+    # What the hint says to do who lost the answer.
+    assert "rotate the new key" in again.json()["hint"]
+    new = Device.objects.get(public_key=body["public_key"])
+    another = post(api, f"devices/{new.pk}/rotate", {"public_key": new_public_key()}, key="another")
+    assert another.status_code == 201
+
+
+def test_an_invitation_s_ticket_is_kept_nowhere(api: APIClient, acme: Client) -> None:
+    body = {"client": "acme", "device": "laptop"}
+    first, again = post(api, "invitations", body), post(api, "invitations", body)
+    assert (first.status_code, again.status_code, again.json()["code"]) == (201, 409, "already_done")
+    assert KeptAnswer.objects.get().body == ""
+    assert "cancel" in again.json()["hint"]
+    assert Invitation.objects.count() == 1
 
 
 def test_a_refused_request_is_not_kept(api: APIClient, node: Node, pin: ModelPin) -> None:
@@ -255,7 +282,7 @@ def test_the_description_says_which_headers_are_taken() -> None:
         for path, methods in describe()["paths"].items()
         for method, operation in methods.items()
     }
-    for path in ("/clients", "/devices", "/nodes", "/pins"):
+    for path in ("/aliases", "/clients", "/devices", "/devices/{pk}/rotate", "/invitations", "/nodes"):
         assert taken[path, "post"] == ["Idempotency-Key"]
     assert taken["/nodes/{name}/settings", "patch"] == ["If-Match"]
     assert taken["/clients", "get"] == []

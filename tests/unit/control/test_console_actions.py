@@ -29,7 +29,7 @@ from control.console.theme import COOKIE
 from control.fleet.models import Node
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
-from control.operators.models import ApiToken, Operator
+from control.operators.models import ApiToken, Operator, OperatorSession
 from control.operators.roles import Role, role_of
 from control.operators.services import NewToken, create_token
 from control.pins.models import ModelPin
@@ -175,11 +175,13 @@ def test_roles_sessions_and_names_are_taken_away(admin: OverTls) -> None:
     create_token(NewToken(operator="bob", name="ci"))
     send(admin, f"/operators/{bob.pk}/role/", role="auditor")
     assert Operator.objects.get(user=bob).role == Role.AUDITOR
-    bob_s = OverTls()
-    bob_s.force_login(bob)
-    assert bob_s.get("/").status_code == 200
+    theirs = OverTls()
+    theirs.force_login(bob)
+    assert theirs.get("/").status_code == 200
     send(admin, f"/operators/{bob.pk}/sign-out/")
-    assert bob_s.get("/")["Location"].startswith("/login/")
+    assert theirs.get("/")["Location"] == "/login/?next=/"
+    assert not OperatorSession.objects.filter(user=bob).exists()
+    assert ApiToken.objects.filter(operator=bob).exists()
     send(admin, f"/operators/{bob.pk}/disable/")
     assert not User.objects.get(pk=bob.pk).is_active
     assert not ApiToken.objects.filter(operator=bob).exists()

@@ -22,6 +22,11 @@ BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=T
 HERE = Path(__file__).parent
 SUITE = (
     "test_clients.py",
+    "test_client_expiry.py",
+    "test_invitations.py",
+    "test_model_verbs.py",
+    "test_operator_sessions.py",
+    "test_second_factor.py",
     "test_reconciler.py",
     "test_console.py",
     "test_commands.py",
@@ -89,6 +94,6 @@ def test_control_works_on_postgresql(server: tuple[Path, str], tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_cast import manifest_for, new_public_key, node_request
+from control_cast import new_public_key, node_request, store_pin
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import connection, connections
@@ -43,7 +43,6 @@ from control.fleet.models import Node, current_epoch
 from control.fleet.requests import NewNode
 from control.fleet.services import add_node
 from control.keyfiles import publish_log_keys, read_log_signer, replace_log_keys
-from control.pins.services import NewPin, add_pin
 from control.reconciler import reach
 from control.reconciler.keys import ReconcilerKeys, read_keys
 from control.reconciler.service import Reconciler
@@ -132,9 +131,7 @@ class World:
 
 
 @pytest.fixture
-def world(
-    keys: ReconcilerKeys, transactional_db: None, pinned_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
+def world(keys: ReconcilerKeys, transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(keeper, "INTERVAL_S", 0.0)
     place = Path(tempfile.mkdtemp(prefix="re-"))
     paths = settings.PATHS
@@ -142,7 +139,7 @@ def world(
     for folder in kept:
         shutil.copytree(folder, place / folder.name)
     publish_log_keys(paths, read_log_signer(paths))
-    add_pin(NewPin(manifest=manifest_for(pinned_file.read_bytes()), file=str(pinned_file)))
+    store_pin(b"GGUF weights of no model")
     made = World(keys, place)
     yield made
     made.hang_up()

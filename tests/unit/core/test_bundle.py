@@ -67,7 +67,6 @@ def bundle(**changes):
         "generation": 3,
         "previous": DIGEST,
         "seats": 2,
-        "drain": False,
         "tunnel": {
             "listen_port": 51820,
             "address4": "10.86.0.1",
