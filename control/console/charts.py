@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 WIDTH: Final = 720
 HEIGHT: Final = 120
 _GAP: Final = 4
+_COLUMNS: Final = 144  # of a line: ten minutes of a day each
+_ROWS: Final = 24  # of the table behind a line
 _LEAST: Final = 2  # so that one receipt among thousands shows
 
 
@@ -61,3 +64,69 @@ def draw_bars(values: Sequence[tuple[str, int]]) -> Bars:
             )
         )
     return Bars(tuple(bars), most, sum(value for _, value in values))
+
+
+class Line(NamedTuple):
+    """A chart of one figure over time.
+
+    Attributes:
+        path: What is drawn, in SVG's words; a gap is where nothing was told.
+        least, most, last: Of the values; None if there is none.
+        top: What the upper edge stands for.
+        rows: For the table: from when, and the highest value since; None where nothing was told.
+    """
+
+    path: str
+    least: float | None
+    most: float | None
+    last: float | None
+    top: float
+    rows: tuple[tuple[datetime, float | None], ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def draw_line(
+    points: Iterable[tuple[datetime, float | None]], since: datetime, until: datetime, top: float = 0
+) -> Line:
+    """Return a chart of points, the oldest first. Of points that fall into one column the highest is drawn.
+
+    Args:
+        points: Times and values of at least 0; below that they are drawn at 0.
+        since, until: Its edges; what lies outside is left out.
+        top: What the upper edge stands for at least.
+    """
+    told = [(at, value) for at, value in points if value is not None and since <= at <= until]
+    values = [value for _, value in told]
+    top = max([top, *values]) or 1
+    columns = _highest(told, since, until, _COLUMNS)
+    step = WIDTH / _COLUMNS
+    path = ""
+    for index, value in enumerate(columns):
+        if value is not None:
+            x, y = (index + 0.5) * step, HEIGHT * (1 - max(0, value) / top)
+            joined = index > 0 and columns[index - 1] is not None
+            path += f"{'L' if joined else 'M'}{x:.1f} {y:.1f}" + ("" if joined else "h.1")
+    rows = _highest(told, since, until, _ROWS)
+    length = (until - since) / _ROWS
+    return Line(
+        path,
+        min(values, default=None),
+        max(values, default=None),
+        values[-1] if values else None,
+        top,
+        tuple((since + index * length, value) for index, value in enumerate(rows)),
+    )
+
+
+def _highest(
+    told: Sequence[tuple[datetime, float]], since: datetime, until: datetime, count: int
+) -> list[float | None]:
+    """Return the highest value of each of so many equal parts of a time."""
+    found: list[float | None] = [None] * count
+    length = max((until - since) / count, timedelta(microseconds=1))
+    for at, value in told:
+        index = min(count - 1, (at - since) // length)
+        before = found[index]
+        found[index] = value if before is None else max(before, value)
+    return found

@@ -100,10 +100,10 @@ def first_steps(*, nodes: bool, pins: bool, clients: bool, devices: bool) -> lis
             command="appliance control node add --help",
         ),
         Start(
-            "Pin a model",
+            "Import a model",
             "Clients get exactly these bytes, or nothing.",
             pins,
-            command="appliance control pin add FILE MANIFEST",
+            command="appliance control model import, verify, activate",
         ),
         Start(
             "Create a client",

@@ -115,10 +115,9 @@ def _by_its_word(health: Any) -> Condition:
     if fact(health, "notary", "up") is False:
         do = "Look at the notary's service on the node: without it no session opens."
         return Condition("bad", "no notary", "Its notary does not answer, so no receipts are written.", do)
-    free, total = figure(health, "disk", "free_bytes"), figure(health, "disk", "total_bytes")
-    if free is not None and total and free * 10 < total:
+    if any(free * 10 < total for _, free, total in disks_of(health)):
         do = "Make room on the node: receipts are fsynced before an answer ends."
-        return Condition("warn", "disk fills", "Less than a tenth of its disk is free.", do)
+        return Condition("warn", "disk fills", "Less than a tenth of a disk is free.", do)
     return Condition("good", "in step")
 
 
@@ -135,6 +134,17 @@ def figure(health: Any, *path: str) -> int | None:
     """Return a whole number of a health report; None if there is none under the path."""
     value = fact(health, *path)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def disks_of(health: Any) -> list[tuple[str, int, int]]:
+    """Return the disks that a node tells of: name, free and total bytes."""
+    disks = fact(health, "disks")
+    found = []
+    for disk in disks if isinstance(disks, list) else []:
+        name, free, total = fact(disk, "name"), figure(disk, "free_bytes"), figure(disk, "total_bytes")
+        if isinstance(name, str) and free is not None and total:
+            found.append((name, free, total))
+    return found
 
 
 def cells_of(health: Any) -> list[tuple[str, int]]:

@@ -16,20 +16,20 @@ class Section(NamedTuple):
     Attributes:
         label, icon: What is shown.
         name: Of its first page (`urls.py`); pages below that address belong to it.
-        right: That its pages ask for; None: any role.
+        right: That its pages ask for.
     """
 
     label: str
     icon: str
     name: str
-    right: str | None
+    right: str
 
 
 NAVIGATION: Final = (
     (
         "Now",
         (
-            Section("Overview", "overview", "console:overview", None),
+            Section("Overview", "overview", "console:overview", "fleet.view_node"),
             Section("Alarms", "alarm", "console:alarms", "audit.view_alarm"),
         ),
     ),
@@ -77,7 +77,7 @@ def navigation_for(role: Role | None, path: str) -> list[tuple[str, list[Link]]]
 
 def _links(sections: tuple[Section, ...], role: Role | None, path: str) -> Iterator[Link]:
     for section in sections:
-        if may(role, section.right) if section.right else role is not None:
+        if may(role, section.right):
             url = reverse(section.name)
             current = path == url if url == reverse("console:overview") else path.startswith(url)
             yield Link(section.label, section.icon, url, current)

@@ -23,6 +23,7 @@ from django.shortcuts import render
 
 from appliance.core.errors import ApplianceError
 from control.operators.roles import may, role_of
+from control.operators.stepup import has_fresh_factor, step_up
 
 View = Callable[..., HttpResponseBase]
 Crumb = tuple[str, str]  # label and address of a page above
@@ -30,7 +31,7 @@ Crumb = tuple[str, str]  # label and address of a page above
 PAGE_ROWS: Final = 50
 
 
-def page(right: str | None, *, posts: bool = False) -> Callable[[View], View]:
+def page(right: str | None, *, posts: bool = False, fresh: bool = False) -> Callable[[View], View]:
     """Open a view to roles with a right, for GET, and for POST if it changes something.
 
     Who is not signed in is sent to do so; who lacks the right gets the page that says so, whatever the method.
@@ -38,6 +39,7 @@ def page(right: str | None, *, posts: bool = False) -> Callable[[View], View]:
     Args:
         right: As in `control.operators.roles`; None: any role has it.
         posts: The view takes POST as well. A page that only shows something takes none.
+        fresh: What it does is dangerous: the second factor is asked for anew, unless it was verified minutes ago.
     """
     methods = ("GET", "HEAD", "POST") if posts else ("GET", "HEAD")
 
@@ -51,6 +53,8 @@ def page(right: str | None, *, posts: bool = False) -> Callable[[View], View]:
                 raise PermissionDenied
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
+            if fresh and not has_fresh_factor(request):
+                return step_up(request)
             return view(request, *args, **kwargs)
 
         return guarded
@@ -103,6 +107,7 @@ def confirm(
     done: str,
     back: str,
     *above: Crumb,
+    **context: Any,
 ) -> HttpResponse:
     """Ask on GET; on POST make the change, say so, and go back.
 
@@ -113,9 +118,10 @@ def confirm(
         done: What to say afterwards.
         back: Address of the page to go to, whether it was changed, refused or not wanted.
         above: As for `show`.
+        context: What the page shows besides.
     """
     if request.method != "POST":
-        return show(request, "confirm", asked.title, *above, asked=asked, back=back)
+        return show(request, "confirm", asked.title, *above, asked=asked, back=back, **context)
     try:
         change()
         messages.success(request, done)

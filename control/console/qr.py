@@ -8,11 +8,12 @@ import segno
 from django.utils.safestring import SafeString, mark_safe
 
 
-def draw_code(text: str) -> SafeString:
+def draw_code(text: str, title: str = "The WireGuard configuration as a QR code") -> SafeString:
     """Return a text as a QR code for a page.
 
     Args:
         text: At most 2953 bytes of UTF-8.
+        title: What it is, for who cannot see it.
     """
     drawn = io.BytesIO()
     code = segno.make(text, error="l", micro=False)
@@ -30,6 +31,6 @@ def draw_code(text: str) -> SafeString:
         lineclass=None,
         dark="#000",
         light="#fff",
-        title="The WireGuard configuration as a QR code",
+        title=title,
     )
     return mark_safe(drawn.getvalue().decode("ascii"))  # noqa: S308 - segno writes coordinates, never the text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from appliance.core.errors import PinError, RefusedError, UsageError
@@ -189,6 +190,16 @@ def _activate(pin: ModelPin, verb: Verb) -> ModelPin:
     return pin
 
 
+def previous_pin(name: str) -> ModelPin | None:
+    """Return what `rollback` goes back to; None if no other model of this name was active before."""
+    return _active_before(name).first()
+
+
+def _active_before(name: str) -> QuerySet[ModelPin]:
+    before = ModelPin.objects.filter(name=name, state=PinState.VERIFIED, activated_at__isnull=False)
+    return before.order_by("-activated_at")
+
+
 def rollback(name: str) -> ModelPin:
     """Serve the model again that was active under this name before the one that is now; return it.
 
@@ -196,12 +207,7 @@ def rollback(name: str) -> ModelPin:
         RefusedError: If there is none to go back to.
     """
     with transaction.atomic():
-        before = (
-            ModelPin.objects.select_for_update()
-            .filter(name=name, state=PinState.VERIFIED, activated_at__isnull=False)
-            .order_by("-activated_at")
-            .first()
-        )
+        before = _active_before(name).select_for_update().first()
         if before is None:
             raise RefusedError(
                 "no other model of this name was active before",

@@ -1,4 +1,4 @@
-"""Devices: all of them, add one to a client, revoke one."""
+"""Devices: all of them, add one to a client, give one another key or an end, revoke one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import base64
 import json
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from django.utils import timezone
 
 from appliance.core.client_configuration import PRIVATE_KEY_PLACEHOLDER, ClientConfiguration
-from control.clients.forms import DeviceForm
+from control.clients.expiry import warn
+from control.clients.forms import DeviceForm, EndForm, RotationForm
 from control.clients.models import Client, Device, DeviceState
 from control.clients.services import revoke_device
+from control.clients.status import device_statuses
 from control.console.pages import Confirmation, Crumb, chosen, confirm, page, paged, searched, show
 from control.console.qr import draw_code
 
@@ -29,11 +33,14 @@ def listing(request: HttpRequest) -> HttpResponse:
         devices = devices.filter(named | Q(public_key__startswith=query))
     if state:
         devices = devices.filter(state=state)
+    rows = paged(request, devices.order_by("client__name", "name", "id"))
+    now, statuses = timezone.now(), device_statuses(rows)
     return show(
         request,
         "devices",
         "Devices",
-        page=paged(request, devices.order_by("client__name", "name", "id")),
+        page=rows,
+        devices=[(device, statuses[device.pk], warn(device.expires_at, now)) for device in rows],
         query=query,
         state=state,
         states=DeviceState.values,
@@ -65,6 +72,45 @@ def add(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @page("clients.change_device", posts=True)
+def rotate(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give a device another key; the answer is the one copy of the configuration that goes with it."""
+    device = get_object_or_404(Device.objects.select_related("client"), pk=pk)
+    client, back = device.client, reverse("console:client", args=[device.client.name])
+    above: tuple[Crumb, ...] = (("Clients", reverse("console:clients")), (client.name, back))
+    form = RotationForm(request.POST or None)
+    made = form.save(device) if form.is_valid() else None
+    if made is None:
+        title, lead = f"Another key for {device.name}", "The key is made on the client's computer."
+        return show(request, "form", title, *above, form=form, verb="Take this key", back=back, lead=lead)
+    title = f"{device.name} has another key"
+    return show(request, "configuration", title, *above, **_handed_out(made), client=client)
+
+
+@page("clients.change_device", posts=True)
+def end(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say when a device's key ends."""
+    device = get_object_or_404(Device.objects.select_related("client"), pk=pk)
+    back = reverse("console:client", args=[device.client.name])
+    form = EndForm(
+        request.POST if request.method == "POST" else None, initial={"expires_at": device.expires_at}
+    )
+    if form.is_valid() and form.save(device):
+        messages.success(request, f"The end of {device.name} is set.")
+        return HttpResponseRedirect(back)
+    return show(
+        request,
+        "form",
+        f"End of {device.name}",
+        ("Clients", reverse("console:clients")),
+        (device.client.name, back),
+        form=form,
+        verb="Set end",
+        back=back,
+        lead="At its end the node cuts this key off. The device comes back with another one.",
+    )
+
+
+@page("clients.change_device", posts=True, fresh=True)
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """Cut a device off for good."""
     device = get_object_or_404(Device.objects.select_related("client"), pk=pk)

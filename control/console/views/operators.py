@@ -65,7 +65,7 @@ def add(request: HttpRequest) -> HttpResponse:
     )
 
 
-@page("operators.change_operator", posts=True)
+@page("operators.change_operator", posts=True, fresh=True)
 def role(request: HttpRequest, pk: int) -> HttpResponse:
     """Give an operator another role."""
     user = _below_administrators(pk)
@@ -100,7 +100,7 @@ def end_sessions(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
-@page("operators.change_operator", posts=True)
+@page("operators.change_operator", posts=True, fresh=True)
 def disable(request: HttpRequest, pk: int) -> HttpResponse:
     """Let nobody in under a name."""
     name = _below_administrators(pk).get_username()

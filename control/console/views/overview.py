@@ -23,7 +23,7 @@ from control.transparency.admin import describe_head
 _HOURS = 24
 
 
-@page(None)
+@page("fleet.view_node")
 def overview(request: HttpRequest) -> HttpResponse:
     """Show how everything is."""
     now = timezone.now()

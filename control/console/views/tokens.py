@@ -44,7 +44,7 @@ def add(request: HttpRequest) -> HttpResponse:
     return show(request, "secret", "The token", _above(), label="Token", secret=text, lead=lead, back=back)
 
 
-@page("operators.delete_apitoken", posts=True)
+@page("operators.delete_apitoken", posts=True, fresh=True)
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     """End a token."""
     token = get_object_or_404(ApiToken.objects.select_related("operator"), pk=pk)

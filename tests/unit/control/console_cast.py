@@ -9,44 +9,41 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any, Final
 
-from control_cast import OverTls, new_public_key
+from control_cast import OverTls, new_public_key, store_pin
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
-from simulated_node import SimulatedNode
+from simulated_node import SimulatedNode, report
 
+from appliance.core.health import Health
 from appliance.core.receipt import End, NodeKey, make_keyring
 from appliance.core.signing import public_text
 from control.audit.models import AlarmKind, ReceiptRecord
 from control.audit.pseudonyms import pseudonym_of
 from control.audit.services import admit_receipt, raise_alarm
 from control.clients.enrolment import add_device
-from control.clients.models import Client, Device
-from control.clients.requests import NewClient, NewDevice
+from control.clients.invitations import invite
+from control.clients.models import Client, Device, Invitation, InvitationState
+from control.clients.requests import NewClient, NewDevice, NewInvitation
 from control.clients.services import create_client, suspend_client
+from control.fleet.history import record_health
 from control.fleet.models import BundleRecord, Node
 from control.operators.models import ApiToken
 from control.operators.roles import Role
 from control.operators.services import NewOperator, NewToken, create_operator, create_token
-from control.pins.models import ModelPin
+from control.pins.aliases import NewAlias, set_alias
+from control.pins.models import ClientAlias, ModelPin, PinState
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency.keeper import Keeper
 
-HEALTH: Final = {
-    "node": "node-a",
-    "boot": "b" * 32,
-    "accepted": {"epoch": 1, "generation": 2, "digest": "d" * 64},
-    "uptime_s": 93_784,
-    "cells": [{"client": "acme", "pid": 4711, "rss_bytes": 61_000_000}],
-    "seats": {"total": 2, "taken": 1},
-    "memory": {"total_bytes": 8_000_000_000, "available_bytes": 5_000_000_000},
-    "swap": False,
-    "load": [420, 310, 290],
-    "disk": {"total_bytes": 100_000_000_000, "free_bytes": 70_000_000_000},
-    "gpus": [],
-    "notary": {"up": True, "records": 9, "waiting": 0, "bytes": 9000, "max_bytes": 900_000},
-    "clock": "2026-01-01T00:00:00.000Z",
-}
+HEALTH: Final = report(
+    accepted={"epoch": 1, "generation": 2, "digest": "d" * 64},
+    boot="b" * 32,
+    cells=[{"client": "acme", "confined": True, "pid": 4711, "rss_bytes": 61_000_000}],
+    disks=[{"name": "root", "free_bytes": 70_000_000_000, "total_bytes": 100_000_000_000}],
+    seats={"taken": 1, "total": 2},
+    uptime_s=93_784,
+)
 
 
 @dataclass
@@ -64,6 +61,9 @@ class World:
     waiting: ReceiptRecord = field(init=False)
     bob: User = field(init=False)
     token: ApiToken = field(init=False)
+    invitation: Invitation = field(init=False)
+    alias: ClientAlias = field(init=False)
+    verified: ModelPin = field(init=False)
 
     def issue(self, count: int, client: Client | None = None, **changes: Any) -> list[ReceiptRecord]:
         """Admit receipts of a client."""
@@ -99,6 +99,13 @@ def make_world(node: Node, pin: ModelPin, keys: ReconcilerKeys) -> World:
     for name in ("laptop", "phone"):
         add_device(NewDevice(client="acme", name=name, public_key=new_public_key()))
     world.device = Device.objects.get(name="laptop")
+    invite(NewInvitation(client="acme", device="tablet"))
+    shown = invite(NewInvitation(client="acme", device="terminal", approval=True))
+    world.invitation = Invitation.objects.get(pk=shown.id)
+    world.invitation.public_key, world.invitation.state = new_public_key(), InvitationState.REDEEMED
+    world.invitation.save()
+    world.verified = store_pin(b"GGUF other weights", PinState.VERIFIED, version="2.0")
+    world.alias = set_alias(NewAlias(client="acme", alias="chat", model=pin.name))
     now = timezone.now()
     for generation in (1, 2, 3):
         accepted_at = now if generation < 3 else None
@@ -112,6 +119,8 @@ def make_world(node: Node, pin: ModelPin, keys: ReconcilerKeys) -> World:
         )
     BundleRecord.objects.update(created_at=now - timedelta(minutes=5))
     Node.objects.update(health=HEALTH, last_seen_at=now, version="0.1.0", boot="b" * 32)
+    for minutes in (3, 2, 1):
+        record_health(node, Health.parse(HEALTH), 0, now - timedelta(minutes=minutes))
     raise_alarm(node, AlarmKind.CHAIN_GAP, world.invalid.receipt_id)
     raise_alarm(node, AlarmKind.NODE_SILENT, "2026-01-01T00:00:00+00:00")
     node.refresh_from_db()

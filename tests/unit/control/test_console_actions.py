@@ -324,8 +324,8 @@ def test_all_is_well_when_it_is(world: World) -> None:
         ({"last_seen_at": datetime(2026, 1, 1, tzinfo=UTC)}, "no contact"),
         ({"last_error": "bundle_refused"}, "pass failed"),
         ({"health": {"notary": {"up": False}}}, "no notary"),
-        ({"health": {"disk": {"total_bytes": 100, "free_bytes": 9}}}, "disk fills"),
-        ({"health": {"disk": "full", "notary": ["up"], "cells": 7}}, "in step"),
+        ({"health": {"disks": [{"name": "root", "total_bytes": 100, "free_bytes": 9}]}}, "disk fills"),
+        ({"health": {"disks": "full", "notary": ["up"], "cells": 7}}, "in step"),
         ({"health": []}, "in step"),
     ],
 )

@@ -35,6 +35,7 @@ FORM = "application/x-www-form-urlencoded"
 V, O, A, X = Role.VIEWER, Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR  # noqa: E741
 ALL, SEES_RECEIPTS, CHANGES, SEES_OPERATORS, ADMIN = {V, O, A, X}, {O, A, X}, {O, X}, {A, X}, {X}
 NOBODY: set[Role] = set()
+ANYBODY = set(Role)
 
 # Who sees which page and who may send its form, written down beside the code that decides it.
 PAGES: dict[str, tuple[str, set[Role], set[Role]]] = {
@@ -43,16 +44,32 @@ PAGES: dict[str, tuple[str, set[Role], set[Role]]] = {
     "clients": ("clients/", ALL, NOBODY),
     "client-add": ("clients/add/", CHANGES, CHANGES),
     "client": ("clients/acme/", ALL, NOBODY),
+    "client-limits": ("clients/acme/limits/", CHANGES, CHANGES),
+    "client-end": ("clients/acme/end/", CHANGES, CHANGES),
+    "client-invite": ("clients/acme/invite/", CHANGES, CHANGES),
+    "alias-add": ("clients/acme/aliases/add/", CHANGES, CHANGES),
+    "alias-remove": ("aliases/{alias}/remove/", CHANGES, CHANGES),
+    "invitation-approve": ("invitations/{invitation}/approve/", CHANGES, CHANGES),
+    "invitation-cancel": ("invitations/{invitation}/cancel/", CHANGES, CHANGES),
     "client-suspend": ("clients/acme/suspend/", CHANGES, CHANGES),
     "client-resume": ("clients/acme/resume/", CHANGES, CHANGES),
     "client-revoke": ("clients/acme/revoke/", CHANGES, CHANGES),
     "device-add": ("clients/acme/devices/add/", CHANGES, CHANGES),
     "devices": ("devices/", ALL, NOBODY),
+    "device-rotate": ("devices/{device}/rotate/", CHANGES, CHANGES),
+    "device-end": ("devices/{device}/end/", CHANGES, CHANGES),
     "device-revoke": ("devices/{device}/revoke/", CHANGES, CHANGES),
     "models": ("models/", ALL, NOBODY),
     "model": ("models/{pin}/", ALL, NOBODY),
+    "model-activate": ("models/{verified}/activate/", CHANGES, CHANGES),
+    "model-roll-back": ("models/{pin}/roll-back/", CHANGES, CHANGES),
+    "model-retire": ("models/{verified}/retire/", CHANGES, CHANGES),
     "nodes": ("nodes/", ALL, NOBODY),
     "node": ("nodes/node-a/", ALL, NOBODY),
+    "node-duty": ("nodes/node-a/duty/drained/", CHANGES, CHANGES),
+    "node-plan": ("nodes/node-a/plan/", CHANGES, CHANGES),
+    "node-health": ("nodes/node-a/health/", ALL, NOBODY),
+    "node-bundles": ("nodes/node-a/bundles/", ALL, NOBODY),
     "receipts": ("receipts/", SEES_RECEIPTS, NOBODY),
     "receipts-export": ("receipts/export.csv", SEES_RECEIPTS, NOBODY),
     "receipt": ("receipts/{receipt}/", SEES_RECEIPTS, NOBODY),
@@ -69,7 +86,7 @@ PAGES: dict[str, tuple[str, set[Role], set[Role]]] = {
     "token-add": ("tokens/add/", ADMIN, ADMIN),
     "token-revoke": ("tokens/{token}/revoke/", ADMIN, ADMIN),
     "reference": ("reference/", ALL, NOBODY),
-    "theme": ("theme/", ALL, ALL),
+    "theme": ("theme/", ANYBODY, ANYBODY),
 }
 
 
@@ -82,8 +99,11 @@ def address(name: str, world: World) -> str:
     rows = {
         "device": world.device.pk,
         "pin": world.pin.pin_id,
+        "verified": world.verified.pin_id,
         "receipt": world.logged.pk,
         "bob": world.bob.pk,
+        "alias": world.alias.pk,
+        "invitation": world.invitation.pk,
         "token": world.token.pk,
     }
     return "/" + PAGES[name][0].format(**rows)
@@ -174,15 +194,34 @@ def pages_of(role: Role, world: World) -> dict[str, str]:
     texts["not found"] = browser.get("/nowhere/").content.decode()
     texts["nothing fits"] = browser.get("/clients/?q=zzz").content.decode()
     texts["refused"] = browser.get("/receipts/?from=soon").content.decode()
-    for name in ("client-add", "device-add", "operator-add", "token-add", "operator-role"):
+    for name in (
+        "client-add",
+        "client-limits",
+        "client-end",
+        "client-invite",
+        "alias-add",
+        "device-add",
+        "device-rotate",
+        "operator-add",
+        "token-add",
+        "operator-role",
+    ):
         if role in PAGES[name][2]:
-            answer = browser.generic("POST", address(name, world), "name=A+b&public_key=x&days=0", FORM)
+            answer = browser.generic(
+                "POST",
+                address(name, world),
+                "name=A+b&alias=A+b&public_key=x&days=0&hours=0&sessions=0&expires_at=soon",
+                FORM,
+            )
             texts[f"wrong {name}"] = answer.content.decode()
     if role in CHANGES:
         form = urlencode({"name": "desk", "public_key": new_public_key()})
         texts["configuration"] = browser.generic(
             "POST", "/clients/acme/devices/add/", form, FORM
         ).content.decode()
+        form = urlencode({"device": "kiosk", "hours": 24, "approval": "on"})
+        texts["invitation"] = browser.generic("POST", "/clients/acme/invite/", form, FORM).content.decode()
+        assert "shown once" in texts["invitation"]
     if role is X:
         form = "name=carol&role=viewer&console=on"
         texts["password"] = browser.generic("POST", "/operators/add/", form, FORM).content.decode()
@@ -191,7 +230,7 @@ def pages_of(role: Role, world: World) -> dict[str, str]:
     return texts
 
 
-@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("role", sorted(ALL))
 def test_every_page_is_well_formed_safe_and_has_names_for_everything(role: Role, world: World) -> None:
     pages = pages_of(role, world)
     assert len(pages) >= 14
@@ -269,7 +308,6 @@ def test_no_text_becomes_markup(world: World) -> None:
     ApiToken.objects.update(name=short, networks=[PROBE], role=PROBE[:16])
     ModelPin.objects.update(
         manifest={**world.pin.manifest, "source": PROBE, "chat_template": PROBE, "stop": [PROBE[:64]]},
-        location=PROBE,
     )
     ReceiptRecord.objects.filter(pk=world.waiting.pk).update(text=f'{{"end":"x","note":"{PROBE[:20]}"}}')
     texts = pages_of(X, world)
@@ -300,7 +338,9 @@ json_values = st.recursive(
                     "notary",
                     "up",
                     "gpus",
-                    "disk",
+                    "disks",
+                    "name",
+                    "free_bytes",
                     "total_bytes",
                     "seats",
                 ]
@@ -342,6 +382,8 @@ def test_whatever_a_node_says_of_itself_is_described(health: object) -> None:
         "log/99999999999999999999/",
         "log/secret.txt",
         "nodes/no-such-node/",
+        "nodes/node-a/duty/sleeping/",
+        "nodes/node-a/health/?hours=x",
         "clients/no-such-client/",
         "models/" + "0" * 64 + "/",
         "operators/99999999999999999999/role/",
@@ -382,7 +424,7 @@ def grow(world: World, count: int) -> None:
 
 
 # Two of each are the session and its operator.
-MOST_QUERIES = {"overview": 15, "receipts": 12, "client": 12, "receipt": 9}
+MOST_QUERIES = {"overview": 15, "receipts": 12, "client": 15, "receipt": 9}
 
 
 def test_a_page_costs_the_same_queries_however_many_rows_there_are(world: World) -> None:

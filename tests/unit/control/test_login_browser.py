@@ -116,7 +116,7 @@ def test_a_passkey_from_the_first_login_to_the_next_and_to_what_is_dangerous(som
     driver.get(f"{somebody.base}/account/")
     somebody.heading("Your account: ada")
     assert "Chrome on Linux (this session)" in driver.page_source
-    somebody.find("header button").click()
+    somebody.find('form[action="/logout/"] button').click()
     somebody.heading("Log in")
     driver.get(f"{somebody.base}/account/")
     somebody.heading("Log in")
@@ -157,7 +157,7 @@ def test_an_app_needs_no_javascript(without_javascript: Person) -> None:
     driver.find_element(By.CSS_SELECTOR, "#new-app ~ ol button").click()
     without_javascript.heading("Recovery codes")
     driver.get(f"{without_javascript.base}/account/")
-    without_javascript.find("header button").click()
+    without_javascript.find('form[action="/logout/"] button').click()
     without_javascript.give_password("bob")
     without_javascript.heading("Second factor")
     without_javascript.find("#code").send_keys(app.code(1))
