@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from control_cast import new_public_key, node_request
+from control_cast import new_public_key, stored_node
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import connection, connections
@@ -40,8 +40,8 @@ from control.clients.requests import NewDevice
 from control.commands.init import Owners, find_owners
 from control.config import ControlPaths, read_config
 from control.fleet.models import Node
-from control.fleet.requests import NewNode
-from control.fleet.services import add_node
+from control.journal import event as journal
+from control.journal.actors import acting
 from control.pins.models import ModelPin
 from control.reconciler.keys import ReconcilerKeys
 from control.transparency import keeper
@@ -55,6 +55,7 @@ pytestmark = [
 ]
 
 IDENTITY = make_identity()
+ACTOR = journal.Actor(kind=journal.ActorKind.UNIX, name="tests")
 OWNERS: Owners = find_owners(None, None)
 
 
@@ -63,7 +64,7 @@ class World:
 
     def __init__(self, keys: ReconcilerKeys) -> None:
         self.keys = keys
-        self.row = add_node(NewNode.parse(node_request()))
+        self.row = stored_node()
         Node.objects.update(wireguard_public_key=new_public_key(), receipt_public_key=new_public_key())
         self.node = SimulatedNode("node-a", public_text(keys.bundle))
         certified = NodeKey(node="node-a", public_key=public_text(self.node.receipt_key))
@@ -187,7 +188,8 @@ def test_while_others_write_the_picture_is_that_of_one_moment(
             connections.close_all()
 
     def device(number: int) -> None:
-        add_device(NewDevice(client="acme", name=f"d{number}", public_key=new_public_key()))
+        with acting(journal.Source.CLI, ACTOR):  # threads inherit no actor
+            add_device(NewDevice(client="acme", name=f"d{number}", public_key=new_public_key()))
 
     steps = (device, lambda _: world.grow(3))
     threads = [threading.Thread(target=repeat, args=(step,)) for step in steps]
@@ -214,7 +216,7 @@ def test_while_others_write_the_picture_is_that_of_one_moment(
 
 
 def assert_consistent(paths: ControlPaths, manifest: Manifest) -> None:
-    """The counter is not behind, every place has a receipt below the head, and each leaf is the receipt that lies there."""
+    """The counter is not behind, every place below the head has a receipt or an event, and each leaf is what lies there."""
     with closing(sqlite3.connect(paths.database)) as copy:
         assert copy.execute("PRAGMA foreign_key_check").fetchall() == []
         (last,) = copy.execute("SELECT last FROM clients_addresscounter").fetchone()
@@ -223,13 +225,18 @@ def assert_consistent(paths: ControlPaths, manifest: Manifest) -> None:
         placed = copy.execute(
             "SELECT place, key, text, signature FROM audit_receiptrecord WHERE place IS NOT NULL ORDER BY place"
         ).fetchall()
+        events = copy.execute(
+            "SELECT place, text FROM journal_eventplace JOIN journal_auditevent ON event_id = number"
+        ).fetchall()
     head = Checkpoint.parse(Note.parse((paths.log / "checkpoint").read_bytes()).text)
-    assert head.size == manifest.restored.log_size == len(placed)
+    assert head.size == manifest.restored.log_size == len(placed) + len(events)
     tiles = Tiles(paths.log, head.size)
     assert merkle.root(tiles, head.size) == head.root
     for place, key, text, signature in placed:
         entry = f'{{"key":"{key}","receipt":{text},"signature":"{signature}"}}'.encode()
         assert tiles.subtree(0, place) == merkle.leaf_hash(entry)
+    for place, text in events:
+        assert tiles.subtree(0, place) == merkle.leaf_hash(text.encode())
 
 
 def test_the_control_of_the_test_above_a_copy_of_the_file_would_not_hold(world: World, place: Path) -> None:
