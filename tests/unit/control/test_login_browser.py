@@ -16,6 +16,7 @@ from control.commands.init import CONSOLE_NAME
 
 pytest.importorskip("selenium", reason="the browser's driver is not installed")
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -65,12 +66,19 @@ class Person:
 
     def find(self, selector: str) -> WebElement:
         """The element, once it is there."""
-        wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector))
+        wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), 30)
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def heading(self, text: str) -> None:
-        """Wait for a page of this heading."""
-        wait(lambda: text in self.driver.find_element(By.CSS_SELECTOR, "h1").text, 20)
+        """Wait for a page of this heading, and for its script, which runs before the page counts as complete."""
+        wait(lambda: self._shows(text), 30)
+
+    def _shows(self, text: str) -> bool:
+        try:
+            shown = text in self.driver.find_element(By.CSS_SELECTOR, "h1").text
+            return shown and self.driver.execute_script("return document.readyState") == "complete"
+        except (NoSuchElementException, StaleElementReferenceException):
+            return False  # between two pages
 
     def give_password(self, name: str) -> None:
         """Log in, up to the second factor."""
