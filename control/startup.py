@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import django
+from django.apps import apps
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, connection
@@ -32,7 +33,8 @@ def start_django(config: Path | None) -> None:
     read_config()  # a clear refusal before Django wraps it
     os.umask(UMASK)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "control.settings")
-    django.setup()
+    if not apps.ready:  # a second time would only bind the log to another stream
+        django.setup()
 
 
 def verify_deployment() -> None:

