@@ -77,10 +77,11 @@ def read_letters(folder: Path) -> list[Letter]:
 
 
 def clear_letters(folder: Path, keep: AbstractSet[str]) -> None:
-    """Remove every file but the letters of these invitations."""
+    """Remove every file but the letters of these invitations, and those that the mailbox is writing at this moment."""
     with _opened(folder) as descriptor:
         for name in os.listdir(descriptor) if descriptor is not None else ():
-            if not (_FILE.fullmatch(name) and name.removesuffix(".json") in keep):
+            # `write_atomic` writes `.<name>.<random>` and renames it.
+            if name.removeprefix(".").partition(".json")[0] not in keep:
                 with contextlib.suppress(OSError):  # a folder, or gone meanwhile
                     os.unlink(name, dir_fd=descriptor)
 

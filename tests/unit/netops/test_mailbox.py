@@ -232,3 +232,11 @@ def test_over_http_it_takes_one_address_and_one_secret(served: Path) -> None:
     assert over_http(served, "POST", b" " * (MAX_BODY_BYTES + 1), X_Peer_Address="10.86.0.9") == unknown
     assert over_http(served, "POST", b" " * (MAX_BODY_BYTES + 1), **right)[0] == 400
     assert over_http(served, "POST", letter, **right) == (202, {"state": "waiting"})
+
+
+def test_clearing_leaves_what_is_being_written_of_a_letter_that_is_kept(tmp_path):
+    kept, gone = (f".{digit * 64}.json.e8a1" for digit in "ab")
+    for name in (kept, gone):
+        (tmp_path / name).write_bytes(b"")
+    clear_letters(tmp_path, {"a" * 64})
+    assert [path.name for path in tmp_path.iterdir()] == [kept]
